@@ -87,6 +87,8 @@ pub const SCHEDULER_UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
 pub const SCHEDULER_IN_FLIGHT: usize = 2_000;
 /// How many pod shapes have a table of filtered and scored nodes; the least recently used table is dropped first.
 pub const SCHEDULER_TABLES: usize = 128;
+/// Most GPUs of a node that are counted.
+pub const GPU_DEVICES: usize = 64;
 /// Minimum number of questions about other pods that are counted for, before those no longer asked are dropped.
 pub const SCHEDULER_COUNTERS: usize = 4_096;
 /// How many pod specs and unused shapes are kept before unused ones are dropped.

@@ -2,7 +2,8 @@
 //!
 //! `tests/golden/NAME.yaml` is the scenario and `NAME.txt` its story, which `UPDATE_GOLDEN=1` regenerates. A story has
 //! one line for each Event about an object of the story's kinds, with its virtual time in seconds; of kinds about which
-//! nobody records Events, one for each object that is made, changed or removed.
+//! nobody records Events, one for each object that is made, changed or removed; and one for each binding that
+//! annotates.
 
 use std::path::{Path, PathBuf};
 
@@ -40,6 +41,9 @@ impl Observer for Teller {
             {
                 self.lines.push(format!("{seconds:8.1}s {verb:<7} {kind} {name}"));
             }
+            if let Some((name, annotations)) = annotated_binding(commit) {
+                self.lines.push(format!("{seconds:8.1}s bind    Pod {name} with {annotations}"));
+            }
             if let Some(value) = commit.strip_prefix("create Object(Event/").and_then(object_of) {
                 let about = &value["involvedObject"];
                 if self.kinds.iter().any(|kind| about["kind"] == *kind) {
@@ -59,6 +63,14 @@ fn change_of(commit: &str) -> Option<(&str, &str, &str)> {
     let (verb, rest) = commit.split_once(" Object(")?;
     let (kind, name) = rest.split_once(')')?.0.split_once('/')?;
     Some((verb, kind, name))
+}
+
+/// The pod that a commit binds to a node, and the annotations that it gets by that.
+fn annotated_binding(commit: &str) -> Option<(&str, &str)> {
+    let (_, _, name) = change_of(commit).filter(|(_, kind, _)| *kind == "Pod")?;
+    commit.contains(" spec.nodeName=").then_some(())?;
+    let annotations = commit.split(' ').find_map(|change| change.strip_prefix("metadata.annotations="))?;
+    Some((name, annotations))
 }
 
 /// Parses the object in `NAMESPACE/NAME): JSON`.
@@ -100,6 +112,11 @@ fn check_changes(name: &str, kinds: &'static [&'static str], changes: &'static [
     }
     let expect = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(story, expect, "{name}: if this is right, UPDATE_GOLDEN=1 writes it down");
+}
+
+#[test]
+fn gpus() {
+    check("gpus", &["Pod"], &[]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::cache::Slot;
 use super::framework::{Reason, Rejection};
+use super::gpu::Ask;
 use super::queue::PodId;
 use super::resources::ResourceId;
 use super::shape::Effect;
@@ -112,12 +113,23 @@ impl Scheduler {
             ("VolumeRestrictions", _) => "wait until the pod that uses the claim is gone".to_owned(),
             ("NodeVolumeLimits", _) => "fewer volumes on the node".to_owned(),
             ("NodeName", _) => "name this node, or none, in spec.nodeName".to_owned(),
+            ("GPUShare", _) => self.lack_of_devices(id, slot),
             ("NodePorts", _) => {
                 let taken = shape.ports.iter().filter(|p| self.nodes.is_port_taken(p, slot));
                 let taken: Vec<String> = taken.map(|p| format!("{}/{}", p.port, p.protocol)).collect();
                 format!("free host port {}", taken.join(", "))
             }
             _ => self.peers.remedy(self.tracked(id).class, slot, plugin),
+        }
+    }
+
+    fn lack_of_devices(&self, id: PodId, slot: Slot) -> String {
+        let free: Vec<String> = self.nodes.gpus(slot).free().iter().map(|free| format!("{free}m")).collect();
+        let free = if free.is_empty() { "nothing".to_owned() } else { free.join(", ") };
+        match self.shapes.get(self.tracked(id).shape).gpu {
+            Ask::Share(milli) => format!("one GPU with {milli}m free: {free} is free"),
+            Ask::Whole(devices) => format!("{devices} GPUs with 1000m free: {free} is free"),
+            Ask::Nothing | Ask::Odd => "ask for less than 1000, or for a multiple of it".to_owned(),
         }
     }
 

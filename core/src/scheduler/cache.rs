@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::events::Events;
+use super::gpu::{Devices, Gpus};
 use super::images::Images;
 use super::peers::ClassId;
 use super::resources::{ResourceId, ResourceNames};
@@ -54,6 +55,7 @@ pub struct Nodes {
     requested: Vec<Vec<i64>>,
     nonzero: [Vec<i64>; 2],
     ports: Vec<Ports>,
+    gpus: Vec<Gpus>,
     /// By slot: counts changes of the node itself, as opposed to its pods.
     generation: Vec<u64>,
     /// Counts additions and deletions of nodes, and changes of their labels.
@@ -136,6 +138,11 @@ impl Nodes {
                 .range(wanted.any_address()..)
                 .take_while(|(p, _)| p.same_socket(wanted))
                 .any(|(p, _)| p.conflicts(wanted))
+    }
+
+    /// The node's GPUs.
+    pub fn gpus(&self, slot: Slot) -> &Gpus {
+        &self.gpus[slot as usize]
     }
 
     /// Counts changes of the node itself: its existence, labels and taints.
@@ -258,6 +265,7 @@ impl Nodes {
             changed |= column[i] != amount;
             column[i] = amount;
         }
+        self.gpus[i].resize(self.allocatable[usize::from(ResourceId::GPU_MILLI.0)][i]);
         changed
     }
 
@@ -278,24 +286,27 @@ impl Nodes {
         for column in &mut self.allocatable {
             column[i] = 0;
         }
+        self.gpus[i].resize(0);
         self.touch(slot);
         self.vacate(slot);
         true
     }
 
-    /// Counts a pod of this shape on the node with this name.
-    pub fn add_pod(&mut self, name: &str, shape: &Shape) -> Slot {
+    /// Counts a pod of this shape, and with these devices, on the node with this name.
+    pub fn add_pod(&mut self, name: &str, shape: &Shape, devices: Devices) -> Slot {
         let slot = self.claim(name);
         self.count_pod(slot, shape, 1);
+        self.gpus[slot as usize].count(devices, shape.request(ResourceId::GPU_MILLI), 1);
         for port in &shape.ports {
             *self.ports[slot as usize].entry(port.clone()).or_insert(0) += 1;
         }
         slot
     }
 
-    /// Stops counting a pod of this shape.
-    pub fn remove_pod(&mut self, slot: Slot, shape: &Shape) {
+    /// Stops counting a pod of this shape, and with these devices.
+    pub fn remove_pod(&mut self, slot: Slot, shape: &Shape, devices: Devices) {
         self.count_pod(slot, shape, -1);
+        self.gpus[slot as usize].count(devices, shape.request(ResourceId::GPU_MILLI), -1);
         for port in &shape.ports {
             let ports = &mut self.ports[slot as usize];
             let held = ports.get_mut(port).expect("a port that a counted pod holds is noted");
@@ -339,6 +350,7 @@ impl Nodes {
             self.unschedulable.push(false);
             self.taints.push(Rc::from([]));
             self.ports.push(Ports::new());
+            self.gpus.push(Gpus::default());
             self.generation.push(0);
             self.changed_at.push(0);
             let columns = self.allocatable.iter_mut().chain(&mut self.requested).chain(&mut self.nonzero);

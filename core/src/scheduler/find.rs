@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::cache::Slot;
 use super::filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
 use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, raw_scores};
+use super::gpu::{self, Devices};
 use super::images::Worth;
 use super::peers::{ClassId, Extra, Placed};
 use super::profile::Plugin;
@@ -79,18 +80,20 @@ impl Scheduler {
         table
     }
 
-    /// The best node for a pod; one of several equally good ones is drawn. `None` if no node is feasible.
+    /// The best node for a pod; one of several equally good ones is drawn, or the first is taken where the profile asks
+    /// for that. `None` if no node is feasible.
     pub(super) fn find(&mut self, id: PodId) -> Option<Slot> {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         self.prepare(class);
         let of = self.peers.class(class);
+        let takes_first = of.shape.rules.takes_first();
         if of.is_plain() && of.shape.only.is_none() && self.worth(id).is_none() {
             let table = self.table(class, priority);
             let top = table.top();
             if top.count == 0 {
                 return None;
             }
-            let n = self.draw(top.count);
+            let n = if takes_first { 0 } else { self.draw(top.count) };
             return Some(self.table(class, priority).nth(n));
         }
         let mut scores = self.feasible(class, priority);
@@ -98,7 +101,7 @@ impl Scheduler {
         let best = scores.iter().copied().max().filter(|best| *best >= 0);
         let found = best.map(|best| {
             let count = scores.iter().filter(|score| **score == best).count();
-            let n = self.draw(count as u32) as usize;
+            let n = if takes_first { 0 } else { self.draw(count as u32) as usize };
             let mut winners = scores.iter().zip(0..).filter(|(score, _)| **score == best);
             winners.nth(n).expect("as many were counted").1
         });
@@ -265,6 +268,13 @@ impl Scheduler {
             }
         }
         (conflict, rejections)
+    }
+
+    /// The GPUs that a pod gets on a node that it fits.
+    pub(super) fn choose_devices(&mut self, id: PodId, slot: Slot) -> Devices {
+        let shape = Rc::clone(self.shapes.get(self.tracked(id).shape));
+        let Scheduler { nodes, rng, .. } = self;
+        gpu::devices(&shape, nodes, slot, |n| if n == 1 { 0 } else { rng.below(u64::from(n)) as u32 })
     }
 
     /// Draws one of `n` numbers, all equally likely.

@@ -13,10 +13,12 @@
 
 use super::cache::{Nodes, Slot};
 use super::events::Events;
-use super::filters::{NodeAffinity, NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, TaintToleration};
+use super::filters::{
+    GpuShareFit, NodeAffinity, NodeName, NodePorts, NodeResourcesFit, NodeUnschedulable, TaintToleration,
+};
 use super::profile::{Plugin, Rules};
 use super::resources::{ResourceId, ResourceNames};
-use super::scores::{BalancedAllocation, FitScore, PreferredNodeAffinity, PreferredTaints};
+use super::scores::{BalancedAllocation, FitScore, GpuShareScore, PreferredNodeAffinity, PreferredTaints};
 use super::shape::Shape;
 
 /// The highest score of a plug-in (`MaxNodeScore`).
@@ -136,9 +138,10 @@ pub trait ScorePlugin: Sync {
     fn score(&self, shape: &Shape, nodes: &Nodes, slot: Slot) -> i64;
 }
 
-/// The filters, in kube-scheduler's order; the first rejection counts. Those that read only the node come first.
-pub static FILTERS: [&dyn FilterPlugin; 6] =
-    [&NodeUnschedulable, &NodeName, &TaintToleration, &NodeAffinity, &NodePorts, &NodeResourcesFit];
+/// The filters, in kube-scheduler's order, and our own; the first rejection counts. Those that read only the node come
+/// first.
+pub static FILTERS: [&dyn FilterPlugin; 7] =
+    [&NodeUnschedulable, &NodeName, &TaintToleration, &NodeAffinity, &NodePorts, &NodeResourcesFit, &GpuShareFit];
 
 /// How many score plug-ins have normalised scores.
 pub const NORMALIZED: usize = 2;
@@ -147,7 +150,7 @@ pub const NORMALIZED: usize = 2;
 pub static NORMALIZED_SCORES: [&dyn ScorePlugin; NORMALIZED] = [&PreferredTaints, &PreferredNodeAffinity];
 
 /// The score plug-ins whose raw scores are not normalised.
-pub static SCORES: [&dyn ScorePlugin; 2] = [&FitScore, &BalancedAllocation];
+pub static SCORES: [&dyn ScorePlugin; 3] = [&FitScore, &BalancedAllocation, &GpuShareScore];
 
 /// The filters that count for pods of a shape.
 fn filters(shape: &Shape) -> impl Iterator<Item = &'static &'static dyn FilterPlugin> {
@@ -205,8 +208,15 @@ mod tests {
     #[test]
     fn profile_is_kube_schedulers() {
         let names: Vec<_> = FILTERS.iter().map(|f| f.name()).collect();
-        let expect =
-            ["NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit"];
+        let expect = [
+            "NodeUnschedulable",
+            "NodeName",
+            "TaintToleration",
+            "NodeAffinity",
+            "NodePorts",
+            "NodeResourcesFit",
+            "GPUShare",
+        ];
         assert_eq!(names, expect);
         let last_fixed = FILTERS.iter().rposition(|f| f.reads() == Reads::Node).unwrap();
         assert!(FILTERS[..last_fixed].iter().all(|f| f.reads() == Reads::Node));
@@ -220,6 +230,7 @@ mod tests {
             ("NodeAffinity", 2),
             ("NodeResourcesFit", 1),
             ("NodeResourcesBalancedAllocation", 1),
+            ("GPUShare", 0),
         ];
         assert_eq!(weights, expect);
     }

@@ -11,7 +11,7 @@
 //! - gives a node more pods than fit, by everything that was reported or decided so far;
 //! - takes an assumed pod off its node because a view lags;
 //! - decides differently from filtering and scoring every node from scratch. One of several equally good nodes is
-//!   drawn.
+//!   drawn; a profile that shares GPUs may take the first.
 //!
 //! The plug-ins and their weights are kube-scheduler's; which of them count for a pod, and how, says the profile of its
 //! `spec.schedulerName` ([`profile`]). What they lack is in [`framework`]; how pods affect each other is in [`peers`].
@@ -23,6 +23,7 @@ pub mod explain;
 pub mod filters;
 mod find;
 pub mod framework;
+pub mod gpu;
 pub mod images;
 pub mod peers;
 pub mod preemption;
@@ -43,6 +44,7 @@ use std::rc::Rc;
 use cache::{Nodes, Slot};
 use events::Events;
 use find::placed;
+use gpu::Devices;
 use peers::{ClassId, KinId, Peers};
 use preemption::{Evictions, Nomination};
 pub use process::{SchedulerConfig, SchedulerProcess};
@@ -75,6 +77,8 @@ pub enum Decision {
         node: Rc<str>,
         /// What has to be written, and its claims bound, before it is.
         volumes: Vec<VolumeStep>,
+        /// Its GPUs, which the binding writes down.
+        devices: Devices,
     },
     /// It fits no node.
     Unschedulable {
@@ -122,6 +126,8 @@ struct Tracked {
     nominated: Option<Slot>,
     /// `status.startTime` in seconds; `i64::MAX` if it has not started.
     started: i64,
+    /// Its GPUs on the node that it is on.
+    devices: Devices,
 }
 
 /// Decides which node each pod is bound to.
@@ -314,6 +320,10 @@ impl Scheduler {
             let node = Rc::clone(self.nodes.name(slot));
             let volumes = self.volume_steps(class, slot);
             self.volumes.assume(id, &node, &volumes);
+            let devices = self.choose_devices(id, slot);
+            // A pod that gets none keeps what it says itself, whatever that means.
+            let said = Devices::of(&self.tracked(id).meta);
+            self.tracked_mut(id).devices = if devices.is_empty() { said } else { devices };
             self.count(id, &node);
             self.tracked_mut(id).state = State::Assumed(slot);
             self.assumed += 1;
@@ -324,7 +334,7 @@ impl Scheduler {
             if let Some(slot) = before {
                 self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
             }
-            return Some(Decision::Bind { pod, uid, node, volumes });
+            return Some(Decision::Bind { pod, uid, node, volumes, devices });
         }
         let (said_before, rejections) = self.unfit(id);
         let (preemption, nomination) =
@@ -344,6 +354,11 @@ impl Scheduler {
     /// Whether the pod with this key is assumed on a node.
     pub fn is_assumed(&self, key: &ObjectKey) -> bool {
         self.index.get(key).is_some_and(|id| matches!(self.tracked(*id).state, State::Assumed(_)))
+    }
+
+    /// The GPUs of a pod that is assumed or bound.
+    pub fn devices(&self, key: &ObjectKey) -> Devices {
+        self.index.get(key).map_or(Devices::NONE, |id| self.tracked(*id).devices)
     }
 
     /// How many pods are assumed.
@@ -418,6 +433,7 @@ impl Scheduler {
             is_victim: is_victim(pod),
             nominated: None,
             started: started(pod),
+            devices: Devices::of(&pod.meta),
         };
         let id = self.vacant.pop().unwrap_or(self.pods.len() as PodId);
         if id as usize == self.pods.len() {
@@ -483,11 +499,13 @@ impl Scheduler {
                 self.withdraw(id);
                 self.tracked_mut(id).state = State::Gated;
                 self.reclassify(now, id, pod);
+                self.tracked_mut(id).devices = Devices::of(&pod.meta);
                 self.count(id, node);
                 self.arrived(now, id);
             }
             State::Gated => {
                 self.reclassify(now, id, pod);
+                self.tracked_mut(id).devices = Devices::of(&pod.meta);
                 self.count(id, node);
                 self.arrived(now, id);
             }
@@ -518,7 +536,8 @@ impl Scheduler {
         self.tracked_mut(id).is_victim |= is_victim(pod);
         let (before, shape) = (Rc::clone(&self.tracked(id).meta), self.tracked(id).shape);
         let same_meta = Rc::ptr_eq(&before, &pod.meta) || before.labels == pod.meta.labels;
-        if same_meta && self.nodes.name(slot) == node {
+        let same_devices = self.tracked(id).devices == Devices::of(&pod.meta);
+        if same_meta && same_devices && self.nodes.name(slot) == node {
             let now_shape = self.shape(pod);
             self.shapes.release(now_shape);
             if now_shape == shape {
@@ -533,6 +552,7 @@ impl Scheduler {
         self.tracked_mut(id).state = State::Gated;
         self.left(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot, kin);
         self.reclassify(now, id, pod);
+        self.tracked_mut(id).devices = Devices::of(&pod.meta);
         self.count(id, node);
         self.arrived(now, id);
         self.happened(now, Events::ASSIGNED_POD_DELETE.and(Events::ASSIGNED_POD_SCALE_DOWN), slot);
@@ -600,7 +620,8 @@ impl Scheduler {
     /// Counts a pod on a node.
     fn count(&mut self, id: PodId, node: &str) {
         let (class, alive) = (self.tracked(id).class, self.tracked(id).alive);
-        let slot = self.nodes.add_pod(node, self.shapes.get(self.tracked(id).shape));
+        let devices = self.tracked(id).devices;
+        let slot = self.nodes.add_pod(node, self.shapes.get(self.tracked(id).shape), devices);
         self.tracked_mut(id).state = State::Bound(slot);
         if self.on.len() <= slot as usize {
             self.on.resize_with(slot as usize + 1, Vec::new);
@@ -619,9 +640,9 @@ impl Scheduler {
     fn uncount(&mut self, id: PodId, slot: Slot) {
         let tracked = self.tracked(id);
         let assumed = matches!(tracked.state, State::Assumed(_));
-        let (class, alive) = (tracked.class, tracked.alive);
+        let (class, alive, devices) = (tracked.class, tracked.alive, tracked.devices);
         let shape = self.shapes.get(tracked.shape);
-        self.nodes.remove_pod(slot, shape);
+        self.nodes.remove_pod(slot, shape, devices);
         let here = &mut self.on[slot as usize];
         let at = here.iter().rposition(|pod| *pod == id).expect("a counted pod is on its slot");
         here.swap_remove(at);

@@ -371,12 +371,13 @@ impl Room {
 
     fn evict(&mut self, s: &Scheduler, pod: PodId) {
         let tracked = s.tracked(pod);
-        self.trial.remove(&s.peers.class(tracked.class).shape);
+        self.trial.remove(&s.peers.class(tracked.class).shape, tracked.devices);
         self.gone.push((pod, (tracked.class, tracked.alive, -1)));
     }
 
     fn reprieve(&mut self, s: &Scheduler, pod: PodId) {
-        self.trial.add(&s.peers.class(s.tracked(pod).class).shape);
+        let tracked = s.tracked(pod);
+        self.trial.put_back(&s.peers.class(tracked.class).shape, tracked.devices);
         self.gone.retain(|(gone, _)| *gone != pod);
     }
 

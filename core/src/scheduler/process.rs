@@ -30,6 +30,7 @@ use requests::{Requests, Sent};
 use surroundings::Surroundings;
 
 use super::advice::Advice;
+use super::gpu::GPU_INDEX;
 use super::preemption::Nomination;
 use super::profile::Profile;
 use super::{Decision, Scheduler};
@@ -332,8 +333,10 @@ impl SchedulerProcess {
 
     /// Sends a bind, for the first time or again.
     fn bind(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
-        let (uid_, node_, annotations) = (Rc::clone(&uid), Rc::clone(&node), Default::default());
-        let call = Call::Bind { pod: pod.clone(), uid: uid_, node: node_, annotations };
+        let devices = self.core.devices(&pod);
+        let index = (!devices.is_empty()).then(|| (GPU_INDEX.to_owned(), devices.to_string()));
+        let annotations = index.into_iter().collect();
+        let call = Call::Bind { pod: pod.clone(), uid: Rc::clone(&uid), node: Rc::clone(&node), annotations };
         let id = self.send(now, Sent::Bind(pod.clone()), call, out);
         self.binds.sent(pod, uid, node, id);
     }
@@ -455,10 +458,10 @@ impl SchedulerProcess {
         while self.requests.len() + self.binds.doubtful() < limits::SCHEDULER_IN_FLIGHT {
             match self.core.next(now) {
                 None => break,
-                Some(Decision::Bind { pod, uid, node, volumes }) if volumes.is_empty() => {
+                Some(Decision::Bind { pod, uid, node, volumes, .. }) if volumes.is_empty() => {
                     self.bind(now, pod, uid, node, out);
                 }
-                Some(Decision::Bind { pod, uid, node, volumes }) => {
+                Some(Decision::Bind { pod, uid, node, volumes, .. }) => {
                     self.bind_volumes(now, (pod, uid), node, &volumes, out);
                 }
                 Some(Decision::Unschedulable { pod, uid, message, nomination }) => {

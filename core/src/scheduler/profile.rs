@@ -10,12 +10,14 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_SCHEDULER;
+use super::gpu::{GpuShare, Policy, Sharing};
 use super::peers::terms::Spreading;
 use super::resources::{ResourceId, ResourceNames};
 use super::shape::Term;
 use crate::object::is_extended_resource;
 
-/// The plug-ins that filter or score nodes, in kube-scheduler's default order.
+/// The plug-ins that filter or score nodes: those of kube-scheduler in its default order, and GPUShare, which is our
+/// own and which only profiles have that enable it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Plugin {
@@ -33,10 +35,11 @@ pub enum Plugin {
     InterPodAffinity,
     NodeResourcesBalancedAllocation,
     ImageLocality,
+    GPUShare,
 }
 
 /// How many plug-ins there are.
-const PLUGINS: usize = 14;
+const PLUGINS: usize = 15;
 
 impl Plugin {
     /// All of them, in order.
@@ -55,9 +58,10 @@ impl Plugin {
         Plugin::InterPodAffinity,
         Plugin::NodeResourcesBalancedAllocation,
         Plugin::ImageLocality,
+        Plugin::GPUShare,
     ];
 
-    /// Its name in kube-scheduler.
+    /// Its name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Plugin::NodeUnschedulable => "NodeUnschedulable",
@@ -74,6 +78,7 @@ impl Plugin {
             Plugin::InterPodAffinity => "InterPodAffinity",
             Plugin::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
             Plugin::ImageLocality => "ImageLocality",
+            Plugin::GPUShare => "GPUShare",
         }
     }
 
@@ -82,7 +87,17 @@ impl Plugin {
         !matches!(self, Plugin::NodeResourcesBalancedAllocation | Plugin::ImageLocality)
     }
 
-    /// Its weight in the default profile; zero if it does not score nodes.
+    /// Whether it can score nodes.
+    pub fn is_score(self) -> bool {
+        self == Plugin::GPUShare || self.default_weight() > 0
+    }
+
+    /// Whether the default profile has it.
+    pub fn is_default(self) -> bool {
+        self != Plugin::GPUShare
+    }
+
+    /// Its weight in the default profile; zero if it does not score nodes there.
     pub fn default_weight(self) -> i64 {
         match self {
             Plugin::TaintToleration => 3,
@@ -94,7 +109,8 @@ impl Plugin {
             | Plugin::VolumeRestrictions
             | Plugin::NodeVolumeLimits
             | Plugin::VolumeBinding
-            | Plugin::VolumeZone => 0,
+            | Plugin::VolumeZone
+            | Plugin::GPUShare => 0,
         }
     }
 }
@@ -105,9 +121,9 @@ impl Plugin {
 pub struct Plugins(u32);
 
 impl Plugins {
-    /// All that filter.
+    /// All that filter in the default profile.
     pub fn filters() -> Plugins {
-        Plugin::ALL.into_iter().filter(|p| p.is_filter()).collect()
+        Plugin::ALL.into_iter().filter(|p| p.is_filter() && p.is_default()).collect()
     }
 
     /// Whether a plug-in is in it.
@@ -242,6 +258,8 @@ pub struct Profile {
     pub hard_pod_affinity_weight: i64,
     /// `InterPodAffinityArgs.ignorePreferredTermsOfExistingPods`.
     pub ignore_preferred_terms: bool,
+    /// The arguments of GPUShare.
+    pub gpu_share: GpuShare,
 }
 
 impl Default for Profile {
@@ -262,6 +280,7 @@ impl Default for Profile {
             default_constraints: None,
             hard_pod_affinity_weight: 1,
             ignore_preferred_terms: false,
+            gpu_share: GpuShare::default(),
         }
     }
 }
@@ -296,6 +315,8 @@ pub struct Rules {
     pub hard_pod_affinity_weight: i64,
     /// Whether terms of pods on nodes score only for pods that have preferred terms themselves.
     pub ignore_preferred_terms: bool,
+    /// How GPUs are shared, where GPUShare is enabled.
+    pub sharing: Sharing,
     ignored_resources: Vec<String>,
     ignored_groups: Vec<String>,
 }
@@ -325,9 +346,16 @@ impl Rules {
             system_spread: system,
             hard_pod_affinity_weight: profile.hard_pod_affinity_weight,
             ignore_preferred_terms: profile.ignore_preferred_terms,
+            sharing: Sharing::new(&profile.gpu_share),
             ignored_resources: profile.ignored_resources.clone(),
             ignored_groups: profile.ignored_groups.clone(),
         }
+    }
+
+    /// Whether the first of several equally good nodes is taken, in the order in which they came, rather than drawn: so
+    /// that nodes are filled one after the other, as whoever saves GPUs wants.
+    pub fn takes_first(&self) -> bool {
+        self.weights.of(Plugin::GPUShare) > 0 && self.sharing.policy() != Policy::Random
     }
 
     /// Whether NodeResourcesFit's filter does not look at a resource.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::gpu::GPU_MILLI;
 use crate::object::Nano;
 
 /// A resource, as a number.
@@ -20,6 +21,8 @@ impl ResourceId {
     pub const EPHEMERAL_STORAGE: ResourceId = ResourceId(2);
     /// `pods`, each pod one.
     pub const PODS: ResourceId = ResourceId(3);
+    /// [`GPU_MILLI`], in thousandths of a GPU.
+    pub const GPU_MILLI: ResourceId = ResourceId(4);
 
     /// Whether scores count it for pods, too, that request none of it; an extended resource only for those that do.
     pub fn is_native(self) -> bool {
@@ -42,6 +45,7 @@ impl Default for ResourceNames {
             ("memory", ResourceId::MEMORY),
             ("ephemeral-storage", ResourceId::EPHEMERAL_STORAGE),
             ("pods", ResourceId::PODS),
+            (GPU_MILLI, ResourceId::GPU_MILLI),
         ] {
             assert_eq!(names.id(name), Some(id), "the well-known resources come first");
         }

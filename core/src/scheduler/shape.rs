@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use super::gpu::Ask;
 use super::peers::terms::PeerRules;
-use super::profile::Rules;
+use super::profile::{Plugin, Rules};
 use super::resources::{ResourceId, ResourceNames};
 use crate::limits;
 use crate::object::{Nano, ObjectMeta, Pod, PodStatus, Requirement, SharedPodSpec, Text, is_restartable_init};
@@ -234,6 +235,8 @@ pub struct Shape {
     pub scored: Vec<(ResourceId, i64, i64)>,
     /// Those that NodeResourcesBalancedAllocation balances, with the requests; none if it requests none of them.
     pub balanced: Vec<(ResourceId, i64)>,
+    /// What it asks of GPUs, if its profile shares them.
+    pub gpu: Ask,
     /// The rules of its profile.
     pub rules: Rc<Rules>,
 }
@@ -265,6 +268,8 @@ impl Shape {
         if balanced.iter().all(|(_, asked)| *asked == 0) {
             balanced.clear();
         }
+        let shares_gpus = rules.filters.has(Plugin::GPUShare);
+        let gpu = if shares_gpus { Ask::of(request(ResourceId::GPU_MILLI)) } else { Ask::Nothing };
         Shape {
             scored: scored.collect(),
             balanced,
@@ -279,6 +284,7 @@ impl Shape {
             ports,
             peers: PeerRules::new(spec),
             ignored,
+            gpu,
             rules: Rc::clone(rules),
         }
     }

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use super::advice::Verdict;
+use super::gpu::{GPU_INDEX, GPU_MILLI, GpuShare, Policy};
 use super::preemption::Nomination;
 use super::profile::{Plugin, Plugins, Profile, Strategy, Weights};
 use super::{Decision, QueueCounts, Scheduler};
@@ -584,4 +586,133 @@ fn a_judged_pod_is_as_if_it_were_on_no_node_and_stays_where_it_is() {
     s.node_changed(at(2), &in_zone("x", "1", "a"));
     s.pod_changed(at(2), &pod("q", json!({})));
     assert_eq!(decisions(&mut s, at(2)), ["q>x"]);
+}
+
+/// A scheduler that shares GPUs by this policy and by nothing else.
+fn sharing(policy: Policy) -> Scheduler {
+    let mut weights = Weights::default();
+    Plugin::ALL.into_iter().for_each(|plugin| weights.set(plugin, i64::from(plugin == Plugin::GPUShare)));
+    let gpu_share = GpuShare { policy, ..GpuShare::default() };
+    let filters: Plugins = Plugin::ALL.into_iter().filter(|p| p.is_filter()).collect();
+    Scheduler::new(&[Profile { filters, weights, gpu_share, ..Profile::default() }], Rng::from_seed(1))
+}
+
+fn gpu_node(name: &str, gpus: i64) -> Node {
+    let mut node = node(name, "64");
+    let amount = Quantity((gpus * 1000).to_string());
+    node.status_mut().allocatable.as_mut().unwrap().insert(GPU_MILLI.to_owned(), amount);
+    node
+}
+
+fn gpu_pod(name: &str, milli: i64, more: Value) -> Pod {
+    let requests = json!({"cpu": "1", GPU_MILLI: milli.to_string()});
+    let mut spec = json!({"containers": [{"name": "c", "resources": {"requests": requests}}]});
+    json_patch::merge(&mut spec, &more);
+    pod(name, spec)
+}
+
+/// A pod on a node that names its devices.
+fn on_devices(pod: &Pod, node: &str, devices: Option<&str>) -> Pod {
+    let mut pod = pod.clone();
+    pod.spec_mut().node = Some(node.into());
+    pod.meta_mut().annotations = devices.map(|devices| [(GPU_INDEX.to_owned(), devices.to_owned())].into());
+    pod
+}
+
+/// Decisions, as `pod>node:devices` or `pod!`.
+fn shares(s: &mut Scheduler, now: Now) -> Vec<String> {
+    s.handle_timeout(now);
+    std::iter::from_fn(|| s.next(now))
+        .map(|d| match d {
+            Decision::Bind { pod, node, devices, .. } => format!("{}>{node}:{devices}", pod.name()),
+            Decision::Unschedulable { pod, .. } => format!("{}!", pod.name()),
+        })
+        .collect()
+}
+
+#[test]
+fn gpus_are_shared_device_by_device() {
+    let mut s = sharing(Policy::BestFit);
+    s.node_changed(at(0), &gpu_node("n", 3));
+    for (name, milli) in [("a", 600), ("b", 500), ("c", 400), ("d", 2000), ("e", 1000), ("f", 500), ("g", 1500)] {
+        s.pod_changed(at(0), &gpu_pod(name, milli, json!({})));
+    }
+    // The node has 1500 left for d, but not two devices.
+    assert_eq!(shares(&mut s, at(0)), ["a>n:0", "b>n:1", "c>n:0", "d!", "e>n:2", "f>n:1", "g!"]);
+    s.pod_removed(at(60), &key("c"));
+    assert_eq!(shares(&mut s, at(60)), Vec::<String>::new(), "d needs whole devices");
+    s.pod_removed(at(60), &key("b"));
+    s.pod_removed(at(60), &key("f"));
+    assert_eq!(shares(&mut s, at(60)), Vec::<String>::new(), "one is idle");
+    s.pod_removed(at(120), &key("e"));
+    assert_eq!(shares(&mut s, at(120)), ["d>n:1-2"]);
+}
+
+#[test]
+fn a_scheduler_that_starts_later_counts_the_devices_that_pods_name() {
+    let mut s = sharing(Policy::BestFit);
+    s.node_changed(at(0), &gpu_node("n", 2));
+    s.pod_changed(at(0), &on_devices(&gpu_pod("a", 600, json!({})), "n", Some("1")));
+    s.pod_changed(at(0), &on_devices(&gpu_pod("foreign", 300, json!({"schedulerName": "other"})), "n", Some("0")));
+    s.pod_changed(at(0), &on_devices(&gpu_pod("unknown", 100, json!({})), "n", None));
+    s.pod_changed(at(0), &gpu_pod("b", 400, json!({})));
+    // What it says while it is on no node is nothing to go by.
+    let mut c = gpu_pod("c", 700, json!({}));
+    c.meta_mut().annotations = Some([(GPU_INDEX.to_owned(), "1".to_owned())].into());
+    s.pod_changed(at(0), &c);
+    assert_eq!(shares(&mut s, at(0)), ["b>n:1", "c!"], "1000 are used of the second, 100 more of all");
+    s.pod_removed(at(60), &key("unknown"));
+    assert_eq!(shares(&mut s, at(60)), ["c>n:0"]);
+    // Another than was decided is stored.
+    s.pod_changed(at(61), &on_devices(&c, "n", Some("0")));
+    s.pod_removed(at(61), &key("a"));
+    s.pod_changed(at(61), &gpu_pod("d", 600, json!({})));
+    assert_eq!(shares(&mut s, at(61)), ["d>n:1"]);
+    // And b is moved, by whoever may.
+    s.pod_removed(at(62), &key("foreign"));
+    s.pod_changed(at(62), &on_devices(&gpu_pod("b", 400, json!({})), "n", Some("0")));
+    s.pod_changed(at(62), &gpu_pod("e", 300, json!({})));
+    assert_eq!(shares(&mut s, at(62)), ["e>n:1"], "1100 are used of the first");
+}
+
+#[test]
+fn evictions_free_devices_and_the_nominated_pod_has_them_to_itself() {
+    let mut s = sharing(Policy::Packing);
+    s.node_changed(at(0), &gpu_node("n", 2));
+    for (name, devices) in [("a", "0"), ("b", "1")] {
+        s.pod_changed(at(0), &on_devices(&gpu_pod(name, 400, json!({})), "n", Some(devices)));
+    }
+    s.pod_changed(at(0), &gpu_pod("high", 1000, json!({"priority": 10})));
+    s.handle_timeout(at(0));
+    let Some(Decision::Unschedulable { message, nomination: Nomination::Preempts(preemption), .. }) = s.next(at(0))
+    else {
+        panic!("it preempts")
+    };
+    assert_eq!(message, "0/1 nodes are available: 1 node(s) didn't have enough idle GPUs.");
+    assert_eq!(preemption.victims.len(), 1, "one device is enough");
+    s.pod_removed(at(1), &preemption.victims[0].0);
+    s.pod_changed(at(1), &gpu_pod("small", 300, json!({})));
+    s.pod_changed(at(1), &gpu_pod("large", 500, json!({})));
+    let all = shares(&mut s, at(30));
+    assert!(all.iter().any(|d| d.starts_with("high>n:")) && all.contains(&"large!".to_owned()), "{all:?}");
+    assert!(all.iter().any(|d| d.starts_with("small>n:")), "{all:?}");
+}
+
+#[test]
+fn a_lack_of_devices_is_explained() {
+    let mut s = sharing(Policy::BestFit);
+    s.node_changed(at(0), &gpu_node("n", 2));
+    s.node_changed(at(0), &gpu_node("none", 0));
+    for (name, milli, devices) in [("a", 600, "0"), ("b", 700, "1")] {
+        s.pod_changed(at(0), &on_devices(&gpu_pod(name, milli, json!({})), "n", Some(devices)));
+    }
+    let mut check = |milli: i64, expect: &str| {
+        s.pod_changed(at(0), &gpu_pod("p", milli, json!({})));
+        let advice = s.advise(&key("p")).unwrap();
+        let Verdict::Refused { remedy, .. } = &advice.nodes[0].1 else { panic!("{advice:?}") };
+        assert_eq!(remedy, expect);
+        s.pod_removed(at(0), &key("p"));
+    };
+    check(500, "one GPU with 500m free: 400m, 300m is free");
+    check(2000, "1300 more alibabacloud.com/gpu-milli free: it asks for 2000, 700 of 2000 is free");
 }

@@ -4,7 +4,6 @@
 //! pod depends only on nodes, only the node of the event is checked. If it depends on other pods as well, all nodes are
 //! checked, since a pod that comes to or leaves one node can make another node feasible.
 
-use super::Scheduler;
 use super::cache::Slot;
 use super::events::Events;
 use super::find::placed;
@@ -12,6 +11,7 @@ use super::framework::{QueueingHint, queueing_hint};
 use super::peers::{ClassId, KinId};
 use super::queue::PodId;
 use super::volumes::PodClaim;
+use super::{Scheduler, State};
 use crate::machine::Now;
 
 impl Scheduler {
@@ -38,6 +38,13 @@ impl Scheduler {
         self.wake_idle(now, None, |s, class| s.peers.concerns(kin, class));
         // A volume that it has attached to the node counts for others no more.
         self.wake_sharing(now, class);
+        // With its GPUs gone, those that nominated pods are thought to get are other ones.
+        if let State::Assumed(slot) | State::Bound(slot) = self.tracked(id).state
+            && !self.tracked(id).devices.is_empty()
+            && !self.nodes.nominees(slot).is_empty()
+        {
+            self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
+        }
     }
 
     /// Handles that a pod has left its node, or will not be bound to it after all: its claims may be used by others,

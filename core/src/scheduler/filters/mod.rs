@@ -1,5 +1,6 @@
-//! Filter plug-ins, each named as in kube-scheduler.
+//! Filter plug-ins, each named as in kube-scheduler; GPUShare is our own.
 
+mod gpu_share;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -7,6 +8,7 @@ mod node_resources_fit;
 mod node_unschedulable;
 mod taint_toleration;
 
+pub use gpu_share::{GpuShareFit, no_devices};
 pub use node_affinity::{NAMES_CONFLICT, NOT_AMONG_NAMES, NodeAffinity};
 pub use node_name::NodeName;
 pub use node_ports::{NodePorts, PORTS_TAKEN};

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::object::{Node, Object, PodStatus};
 use crate::scheduler::cache::Nodes;
 use crate::scheduler::framework::{FILTERS, FilterPlugin};
+use crate::scheduler::gpu::{Devices, GPU_MILLI};
+use crate::scheduler::profile::{Plugin, Plugins, Profile, Rules};
 use crate::scheduler::shape::Shape;
 
 fn nodes(node: &Value, pods: &[Value]) -> Nodes {
@@ -17,7 +19,7 @@ fn nodes(node: &Value, pods: &[Value]) -> Nodes {
     nodes.put(&node);
     for pod in pods {
         let shape = shape(pod, &mut nodes);
-        nodes.add_pod("n", &shape);
+        nodes.add_pod("n", &shape, Devices::NONE);
     }
     nodes
 }
@@ -201,7 +203,7 @@ fn a_port_is_free_when_its_last_holder_goes() {
     for expect in [no, no, &[]] {
         check_shape("NodePorts", &nodes, &shape, expect, "one less");
         if !expect.is_empty() {
-            nodes.remove_pod(0, &shape);
+            nodes.remove_pod(0, &shape, Devices::NONE);
         }
     }
 }
@@ -229,6 +231,44 @@ fn node_resources_fit() {
     check("NodeResourcesFit", json!({}), &[], pod(json!({})), &["Too many pods"]);
     let capacity = json!({"status": {"capacity": {"pods": "1"}}});
     check("NodeResourcesFit", capacity, &[], pod(json!({})), &[]);
+}
+
+#[test]
+fn gpu_share() {
+    let filters: Plugins = Plugin::ALL.into_iter().filter(|p| p.is_filter()).collect();
+    let check = |gpus: &str, used: &[(&str, &str)], asks: &str, expect: &[&str]| {
+        let node = json!({"status": {"allocatable": {"pods": "9", GPU_MILLI: gpus}}});
+        let mut nodes = nodes(&node, &[]);
+        let rules = Rc::new(Rules::new(0, &Profile { filters, ..Profile::default() }, &mut nodes.resources));
+        let mut shape = |milli: &str| {
+            let pod = json!({"containers": [{"name": "c", "resources": {"requests": {GPU_MILLI: milli}}}]});
+            Shape::new(&serde_json::from_value(pod).unwrap(), &PodStatus::default(), &mut nodes.resources, &rules)
+        };
+        let used: Vec<(Shape, &str)> = used.iter().map(|(milli, devices)| (shape(milli), *devices)).collect();
+        let shape = shape(asks);
+        used.iter().for_each(|(shape, devices)| _ = nodes.add_pod("n", shape, Devices::parse(devices)));
+        check_shape("GPUShare", &nodes, &shape, expect, &format!("{gpus} {asks}"));
+    };
+    let (share, idle) = (
+        "node(s) didn't have a GPU with enough alibabacloud.com/gpu-milli free",
+        "node(s) didn't have enough idle GPUs",
+    );
+    check("0", &[], "0", &[]);
+    check("0", &[], "1", &[&format!("*{share}")]);
+    check("999", &[], "1", &[&format!("*{share}")]);
+    check("2000", &[("600", "0"), ("500", "1")], "500", &[]);
+    check("2000", &[("600", "0"), ("500", "1")], "501", &[share]);
+    check("2000", &[("600", "0")], "1000", &[]);
+    check("2000", &[("600", "0")], "2000", &[idle]);
+    check("2000", &[("2000", "0-1")], "1", &[share]);
+    check("2000", &[], "3000", &[&format!("*{idle}")]);
+    check("2000", &[("600", "")], "2000", &[]);
+    check(
+        "9000",
+        &[],
+        "1500",
+        &["*node(s) can't give parts of several GPUs, alibabacloud.com/gpu-milli must be less or a multiple of 1000"],
+    );
 }
 
 #[test]

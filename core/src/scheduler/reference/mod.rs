@@ -5,6 +5,7 @@
 //! runs ten thousand.
 
 mod evict;
+mod gpu;
 mod naive;
 mod profiles;
 mod storage;
@@ -64,11 +65,12 @@ fn node_body() -> impl Strategy<Value = Value> {
         pick(&["1Gi", "2Gi", "0", "300Ti"]),
         pick(&["2", "3", "110"]),
         pick(&["0", "1", "2"]),
+        (pick(&["0", "1000", "2000", "3500"]), pick(&["", "T4", "A10", "P4"])),
     );
     let image = pick(&[("r/a:latest", 900), ("r/a:2", 300), ("b:latest", 70), ("b:latest", 70), ("r/v:1", 2000)]);
     let images = prop_oneof![1 => Just(vec![]), 1 => prop::collection::vec(image, 1..4)];
     (prop::bool::weighted(0.1), prop::bool::weighted(0.4), taints, labels, size, images).prop_map(
-        |(cordoned, tainted, taints, labels, (cpu, memory, pods, gpu), images)| {
+        |(cordoned, tainted, taints, labels, (cpu, memory, pods, gpu, (milli, model)), images)| {
             let taints: Vec<_> = taints
                 .iter()
                 .filter(|_| tainted)
@@ -84,11 +86,14 @@ fn node_body() -> impl Strategy<Value = Value> {
             if labels.get("zone").is_some() {
                 labels["topology.kubernetes.io/zone"] = labels["zone"].clone();
             }
+            if !model.is_empty() {
+                labels[gpu::MODEL] = json!(model);
+            }
             let image = |(name, mb): (&str, i64)| json!({"names": [name], "sizeBytes": mb << 20});
             let images: Vec<_> = images.into_iter().map(image).collect();
             json!({"labels": labels, "spec": {"unschedulable": cordoned, "taints": taints}, "status": {
                 "allocatable": {"cpu": cpu, "memory": memory, "pods": pods, "ephemeral-storage": "10Gi",
-                    "example.com/gpu": gpu}, "images": images}})
+                    "example.com/gpu": gpu, gpu::GPU: milli}, "images": images}})
         },
     )
 }
@@ -113,7 +118,8 @@ fn own_spec() -> impl Strategy<Value = Value> {
     let request =
         (pick(&["", "100m", "250m", "2", "300u"]), pick(&["", "100Mi", "600Mi", "700m"]), pick(&["", "", "1"]));
     let disk = pick(&["", "1Gi", "3Gi"]);
-    let request = (request, disk);
+    let share = pick(&["", "", "", "100", "250", "400", "600", "1000", "2000", "1500"]);
+    let request = (request, disk, share);
     let whole = prop_oneof![
         5 => Just(json!(null)),
         1 => (pick(&["cpu", "memory"]), pick(&["300m", "200Mi"])).prop_map(|(r, n)| json!({"requests": {r: n}})),
@@ -141,9 +147,10 @@ fn own_spec() -> impl Strategy<Value = Value> {
     let selector = prop_oneof![4 => Just(None), 1 => (pick(&["zone", "disk"]), pick(&["1", "2"])).prop_map(Some)];
     let image = pick(&["r/a", "r/a:2", "b", "c"]);
     (request, whole, port, prop::collection::vec(toleration, 0..2), required, preferred, selector, image).prop_map(
-        |(((cpu, memory, gpu), disk), whole, port, tolerations, required, preferred, selector, image)| {
+        |(((cpu, memory, gpu), disk, share), whole, port, tolerations, required, preferred, selector, image)| {
             let mut requests = json!({});
-            for (name, q) in [("cpu", cpu), ("memory", memory), ("example.com/gpu", gpu), ("ephemeral-storage", disk)] {
+            let all = [("cpu", cpu), ("memory", memory), ("example.com/gpu", gpu), ("ephemeral-storage", disk)];
+            for (name, q) in all.into_iter().chain([(gpu::GPU, share)]) {
                 if !q.is_empty() {
                     requests[name] = json!(q);
                 }
@@ -230,11 +237,11 @@ fn pod_spec() -> impl Strategy<Value = Value> {
     let labels = prop::collection::btree_map(pick(&["app", "tier"]), pick(&["a", "b"]), 0..3);
     let who = (pick(&NAMESPACES), labels, pick(&[0, 0, 5, 10]), prop::bool::weighted(0.1), prop::bool::weighted(0.4));
     let constraints = prop_oneof![2 => none(), 1 => prop::collection::vec(spread(), 1..3)];
-    let scheduler = 0..12usize;
+    let scheduler = (0..12usize, pick(&["", "", "0", "1", "0-1", "2", "x", "0-64"]));
     let claims = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(pick(&["c0", "c1"]), 1..3)];
     ((own_spec(), scheduler), constraints, terms, who, claims).prop_map(
         |(
-            (mut spec, scheduler),
+            (mut spec, (scheduler, devices)),
             constraints,
             (near, far, liked, disliked),
             (namespace, labels, priority, never, owned),
@@ -255,7 +262,8 @@ fn pod_spec() -> impl Strategy<Value = Value> {
             if never {
                 spec["preemptionPolicy"] = json!("Never");
             }
-            json!({"spec": spec, "namespace": namespace, "labels": labels, "owned": owned, "scheduler": scheduler})
+            json!({"spec": spec, "namespace": namespace, "labels": labels, "owned": owned, "scheduler": scheduler,
+                "devices": devices})
         },
     )
 }
@@ -312,6 +320,9 @@ fn pod(profiles: &[Profile], name: &str, whole: &Value, node: Option<&str>) -> P
     }
     let mut meta = json!({"name": name, "namespace": whole["namespace"], "uid": format!("uid-{name}"),
         "labels": whole["labels"]});
+    if whole["devices"] != "" {
+        meta["annotations"] = json!({gpu::INDEX: whole["devices"]});
+    }
     if whole["owned"] == json!(true) {
         meta["ownerReferences"] =
             json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "set", "uid": "s", "controller": true}]);
@@ -414,6 +425,7 @@ impl Play {
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.on = None;
                     p.steps.clear();
+                    p.pod.meta_mut().annotations = p.annotations.clone();
                     self.s.forget(now, &p.pod.key(), p.pod.uid());
                 }
             }
@@ -466,13 +478,19 @@ impl Play {
             let nominated = p.nominated.as_ref().and_then(|n| self.world.nodes.get(n));
             let nominated = nominated.filter(|n| self.world.refusal(p, n).is_none());
             match decision {
-                Decision::Bind { node, volumes, .. } => {
+                Decision::Bind { node, volumes, devices, .. } => {
                     let best = self.world.best(p);
                     match nominated {
                         Some(n) => assert_eq!(&*node, n.name(), "{name}: it has a node that is fine"),
-                        None => assert!(best.contains(&*node), "{name}: chose {node}, best are {best:?}"),
+                        None => {
+                            assert!(best.contains(&*node), "{name}: chose {node}, best are {best:?}");
+                            let slot = |node: &str| self.s.nodes().slot(node);
+                            let first = best.iter().min_by_key(|node| slot(node)).map(String::as_str);
+                            assert!(first == Some(&*node) || self.world.draws(p), "{name}: {node} is not the first");
+                        }
                     }
                     self.check_steps(&name, &node, &volumes);
+                    self.world.check_devices(&name, &node, &devices.to_string());
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.on = Some(node.to_string());
                     p.nominated = None;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::gpu::GPU;
 use super::storage::{Step, Storage};
 use crate::object::{Labels, Nano, Node, Pod, Selector};
 use crate::scheduler::profile::{Plugin, Profile, Strategy};
@@ -22,6 +23,8 @@ pub struct Naive {
     asked: BTreeMap<&'static str, i64>,
     asked_or_default: BTreeMap<&'static str, i64>,
     pub priority: i32,
+    /// Its annotations before it is bound.
+    pub annotations: Option<Labels>,
     /// The node that it is on.
     pub on: Option<String>,
     /// The node that it is nominated for.
@@ -50,7 +53,7 @@ pub struct World {
     pub storage: Storage,
 }
 
-const RESOURCES: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "example.com/gpu"];
+const RESOURCES: [&str; 5] = ["cpu", "memory", "ephemeral-storage", "example.com/gpu", GPU];
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -62,6 +65,15 @@ fn amount(list: Option<&BTreeMap<String, Quantity>>, name: &str) -> Nano {
 fn rounded(name: &str, n: Nano) -> i64 {
     let unit = if name == "cpu" { 1_000_000 } else { 1_000_000_000 };
     ((n.0 + unit - 1) / unit) as i64
+}
+
+/// What a node has of a resource.
+pub fn allocatable(node: &Node, name: &str) -> i64 {
+    rounded(name, amount(node.status.allocatable.as_ref(), name))
+}
+
+fn is_extended(name: &str) -> bool {
+    name == "example.com/gpu" || name == GPU
 }
 
 fn whole_pod(pod: &Pod) -> Option<&BTreeMap<String, Quantity>> {
@@ -86,7 +98,7 @@ fn counted(pod: &Pod, c: &core_v1::Container, name: &str) -> Nano {
 }
 
 fn asked(pod: &Pod, name: &str) -> i64 {
-    let exact = if whole_pod(pod).is_some_and(|r| r.contains_key(name)) && name != "example.com/gpu" {
+    let exact = if whole_pod(pod).is_some_and(|r| r.contains_key(name)) && !is_extended(name) {
         amount(whole_pod(pod), name)
     } else {
         Nano(pod.spec.containers.iter().map(|c| counted(pod, c, name).0).sum())
@@ -118,6 +130,7 @@ impl Naive {
             preferred: preferred(&pod).into_iter().map(|(weight, t)| (weight, Term::new(t))).collect(),
             spread: pod.spec.topology_spread_constraints.iter().flatten().map(|c| spread(&pod, c)).collect(),
             priority: pod.spec.priority.unwrap_or(0),
+            annotations: pod.meta.annotations.clone(),
             pod,
             on,
             nominated: None,
@@ -126,7 +139,7 @@ impl Naive {
         }
     }
 
-    /// Its request of CPU or memory.
+    /// Its request of a resource.
     pub fn asked(&self, name: &str) -> i64 {
         self.asked[name]
     }
@@ -454,9 +467,14 @@ impl World {
                 return Some((vec!["node(s) didn't have free ports for the requested pod ports".to_owned()], false));
             }
         }
-        if !profile.filters.has(Plugin::NodeResourcesFit) {
-            return None;
-        }
+        let fits = profile.filters.has(Plugin::NodeResourcesFit);
+        let short = if fits { self.shortages(pod, node, &here) } else { None };
+        short.or_else(|| self.gpu_refusal(pod, node, &here))
+    }
+
+    /// The resources of which a node has too little left.
+    fn shortages(&self, pod: &Naive, node: &Node, here: &[&Naive]) -> Option<(Vec<String>, bool)> {
+        let profile = self.profile(&pod.pod).unwrap();
         let allocatable = node.status.allocatable.as_ref();
         let (mut short, mut hopeless) = (Vec::new(), false);
         if here.len() as i64 + 1 > rounded("pods", amount(allocatable, "pods")) {
@@ -464,7 +482,8 @@ impl World {
         }
         let ignored = |r: &str| {
             let (names, groups) = (&profile.ignored_resources, &profile.ignored_groups);
-            r == "example.com/gpu" && (names.iter().any(|n| n == r) || groups.iter().any(|g| g == "example.com"))
+            let group = r.split('/').next().unwrap();
+            is_extended(r) && (names.iter().any(|n| n == r) || groups.iter().any(|g| g == group))
         };
         for r in RESOURCES.into_iter().filter(|r| !ignored(r)) {
             let (wanted, whole) = (pod.asked[r], rounded(r, amount(allocatable, r)));
@@ -485,7 +504,7 @@ impl World {
         let after: Vec<&Naive> = before.iter().copied().chain([pod]).collect();
         let whole = |r: &str| rounded(r, amount(allocatable, r));
         // Nodes do not count anything else, and pods that do not ask for it are not scored by it.
-        let counts = |r: &&str| RESOURCES.contains(r) && whole(r) > 0 && (*r != "example.com/gpu" || pod.asked[*r] > 0);
+        let counts = |r: &&str| RESOURCES.contains(r) && whole(r) > 0 && (!is_extended(r) || pod.asked[*r] > 0);
         let (mut sum, mut weights) = (0, 0);
         for (r, weight) in profile.resources.iter().map(|(r, weight)| (r.as_str(), *weight)) {
             if !counts(&r) {
@@ -577,6 +596,7 @@ impl World {
             let taint = if max_soft == 0 { 100 } else { 100 - soft(&node) * 100 / max_soft };
             let label = if max_liked == 0 { 0 } else { liked(&node) * 100 / max_liked };
             let (fit, balanced) = self.resource_scores(pod, node, &placed);
+            let here: Vec<&Naive> = placed.iter().filter(|(_, on)| on.name() == node.name()).map(|(p, _)| *p).collect();
             let scores = [
                 (Plugin::TaintToleration, taint),
                 (Plugin::NodeAffinity, label),
@@ -585,6 +605,7 @@ impl World {
                 (Plugin::InterPodAffinity, affinity[i]),
                 (Plugin::NodeResourcesBalancedAllocation, balanced),
                 (Plugin::ImageLocality, self.image_score(pod, node)),
+                (Plugin::GPUShare, self.gpu_share(pod, node, &here).0),
             ];
             scores.iter().map(|(plugin, score)| profile.weights.of(*plugin) * score).sum::<i64>()
         };

@@ -4,10 +4,11 @@ use k8s_openapi::api::core::v1 as core_v1;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{pick, selector_term, spread};
+use super::{gpu, pick, selector_term, spread};
 use crate::scheduler::profile::{Plugin, Profile, Strategy as Scoring, Weights};
 
-const RESOURCES: [&str; 6] = ["cpu", "memory", "ephemeral-storage", "example.com/gpu", "example.com/none", "pods"];
+const RESOURCES: [&str; 7] =
+    ["cpu", "memory", "ephemeral-storage", "example.com/gpu", "example.com/none", "pods", "alibabacloud.com/gpu-milli"];
 
 fn scoring() -> BoxedStrategy<Scoring> {
     let points = prop::collection::btree_map(0..=100i64, 0..=10i64, 1..5);
@@ -21,7 +22,7 @@ fn weights() -> BoxedStrategy<Weights> {
     all.prop_map(|drawn| {
         let mut weights = Weights::default();
         for (plugin, weight) in Plugin::ALL.into_iter().zip(drawn) {
-            if let Some(weight) = weight.filter(|_| plugin.default_weight() > 0) {
+            if let Some(weight) = weight.filter(|_| plugin.is_score()) {
                 weights.set(plugin, weight);
             }
         }
@@ -62,10 +63,11 @@ fn profile() -> BoxedStrategy<Profile> {
     let plugins = (prop::collection::vec(prop::bool::weighted(0.88), Plugin::ALL.len()), weights());
     let flags = (prop::bool::weighted(0.8), prop::bool::weighted(0.8), prop::bool::weighted(0.3), any::<bool>());
     let ignored = (pick(&[None, None, Some("example.com/gpu"), Some("cpu")]), pick(&[None, None, Some("example.com")]));
-    let arguments = (scoring(), resources(), resources(), affinity(), constraints(), pick(&[0, 1, 20, 100]));
+    let hard = pick(&[0, 1, 20, 100]);
+    let arguments = (scoring(), resources(), resources(), affinity(), constraints(), (hard, gpu::arguments()));
     (plugins, flags, ignored, arguments)
         .prop_map(|((on, weights), (narrows, preempts, ignore, volumes), (resource, group), arguments)| {
-            let (strategy, resources, balanced, added_affinity, default_constraints, hard) = arguments;
+            let (strategy, resources, balanced, added_affinity, default_constraints, (hard, gpu_share)) = arguments;
             // Few pods have claims, so that these are left out more often.
             let of_volumes = [Plugin::VolumeRestrictions, Plugin::NodeVolumeLimits, Plugin::VolumeZone];
             let off = |plugin: Plugin| volumes && of_volumes.contains(&plugin);
@@ -86,6 +88,7 @@ fn profile() -> BoxedStrategy<Profile> {
                 default_constraints,
                 hard_pod_affinity_weight: hard,
                 ignore_preferred_terms: ignore,
+                gpu_share,
             }
         })
         .boxed()

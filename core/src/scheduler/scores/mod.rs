@@ -1,6 +1,7 @@
-//! Score plug-ins, each named as in kube-scheduler.
+//! Score plug-ins, each named as in kube-scheduler; GPUShare is our own.
 
 mod balanced_allocation;
+mod gpu_share;
 mod inter_pod_affinity;
 mod node_affinity;
 mod node_resources_fit;
@@ -8,6 +9,7 @@ mod pod_topology_spread;
 mod taint_toleration;
 
 pub use balanced_allocation::BalancedAllocation;
+pub use gpu_share::GpuShareScore;
 pub use inter_pod_affinity::affinity_score;
 pub use node_affinity::PreferredNodeAffinity;
 pub use node_resources_fit::FitScore;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::object::{Object, PodStatus};
 use crate::scheduler::cache::Nodes;
 use crate::scheduler::framework::{NORMALIZED_SCORES, SCORES, ScorePlugin};
+use crate::scheduler::gpu::Devices;
 use crate::scheduler::profile::{Profile, Rules, Strategy};
 use crate::scheduler::shape::Shape;
 
@@ -29,7 +30,7 @@ fn check_by(profile: &Profile, score: &str, node: Value, used: Value, spec: Valu
     };
     let (there, shape) = ((!used.is_null()).then(|| shape(used.clone())), shape(spec.clone()));
     if let Some(there) = there {
-        nodes.add_pod("n", &there);
+        nodes.add_pod("n", &there, Devices::NONE);
     }
     let mut all = NORMALIZED_SCORES.iter().chain(&SCORES);
     let plugin: &&dyn ScorePlugin = all.find(|s| s.plugin().name() == score).unwrap();

@@ -1,12 +1,20 @@
 //! The arguments of plug-ins (`pluginConfig`).
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+use skeg_core::limits::GPU_DEVICES;
 use skeg_core::object::validation::qualified_name;
+use skeg_core::scheduler::gpu::{Ask, Policy, Target, WHOLE};
 use skeg_core::scheduler::profile::{Profile, Strategy};
 
 use super::super::fields::{Field, Fields};
 use super::plugins::{acts, was_removed};
 use super::{API_VERSION, Warnings, pass, whole};
+
+/// Most items of GPUShare's `workload`, and the greatest weight of one.
+const MAX_TARGETS: usize = 1000;
+const MAX_WEIGHT: i64 = 1_000_000;
+/// The most that `largestNode` may be, in thousandths.
+const MAX_LARGEST: i64 = 100_000_000;
 
 /// Reads the arguments of a profile's plug-ins into it.
 pub(super) fn read(field: Option<Field<'_>>, profile: &mut Profile, warnings: &Warnings<'_>) {
@@ -52,6 +60,7 @@ fn of_plugin(name: &str, args: &Field<'_>, fields: Fields<'_>, profile: &mut Pro
         "NodeAffinity" => node_affinity(&fields, profile),
         "InterPodAffinity" => inter_pod_affinity(&fields, profile),
         "DefaultPreemption" => preemption(args, &fields, warnings),
+        "GPUShare" => gpu_share(args, &fields, profile),
         "VolumeBinding" => volume_binding(&fields, warnings),
         "DynamicResources" => {
             pass(&fields, &["filterTimeout", "bindingTimeout"], |_| true);
@@ -332,6 +341,58 @@ fn inter_pod_affinity(fields: &Fields<'_>, profile: &mut Profile) {
     }
     let ignore = fields.get("ignorePreferredTermsOfExistingPods");
     profile.ignore_preferred_terms = ignore.and_then(|ignore| ignore.boolean()).unwrap_or(false);
+}
+
+fn gpu_share(args: &Field<'_>, fields: &Fields<'_>, profile: &mut Profile) {
+    let share = &mut profile.gpu_share;
+    if let Some(policy) = fields.get("policy") {
+        one_of(Some(&policy), &Policy::ALL.map(Policy::name));
+        let named = policy.text().and_then(|text| Policy::ALL.into_iter().find(|p| p.name() == text));
+        share.policy = named.unwrap_or(share.policy);
+    }
+    if let Some(of) = fields.get("largestNode").and_then(|largest| largest.fields()) {
+        let cpu = of.get("cpu").and_then(|cpu| positive(&cpu, cpu.quantity()?.milli()));
+        let gpu = of.get("gpuMilli").and_then(|gpu| positive(&gpu, whole(&gpu)?));
+        share.largest = (cpu.unwrap_or(share.largest.0), gpu.unwrap_or(share.largest.1));
+        of.finish();
+    }
+    let workload = fields.get("workload");
+    let items = workload.as_ref().and_then(Field::items).unwrap_or_default();
+    if items.len() > MAX_TARGETS {
+        let many = format!("Too many: {}: must have at most {MAX_TARGETS} items", items.len());
+        workload.iter().for_each(|at| at.fail(many.as_str()));
+    }
+    share.workload = items.iter().filter_map(target).collect();
+    if share.policy == Policy::Fgd && items.is_empty() {
+        let mut at = args.clone();
+        at.path.push_str(".workload");
+        at.fail("Required value: FGD measures fragmentation by the pods that are expected");
+    }
+}
+
+/// A number of which there is some, and not absurdly much.
+fn positive(field: &Field<'_>, n: i64) -> Option<i64> {
+    let fine = (1..=MAX_LARGEST).contains(&n);
+    if !fine {
+        field.invalid(&format!("not in valid range [1, {MAX_LARGEST}] (thousandths)"));
+    }
+    fine.then_some(n)
+}
+
+/// Pods of the workload that fragmentation is measured by.
+fn target(item: &Field<'_>) -> Option<Target> {
+    let fields = item.fields()?;
+    let cpu = fields.get("cpu").map_or(Some(0), |cpu| Some(cpu.quantity()?.milli()));
+    let gpu = fields.get("gpuMilli");
+    let milli = gpu.as_ref().map_or(Some(0), |gpu| gpu.integer(0, GPU_DEVICES as i64 * WHOLE));
+    let ask = milli.map(Ask::of);
+    if let Some(gpu) = gpu.as_ref().filter(|_| ask == Some(Ask::Odd)) {
+        gpu.invalid("must be less than 1000 or a multiple of it");
+    }
+    let models = fields.get("models").map_or(Some(Vec::new()), |models| models.texts());
+    let weight = fields.get("weight").map_or(Some(1), |weight| weight.integer(1, MAX_WEIGHT));
+    fields.finish();
+    Some(Target { cpu: cpu?, gpu: ask?, models: models?, pods: weight? })
 }
 
 fn preemption(args: &Field<'_>, fields: &Fields<'_>, warnings: &Warnings<'_>) {

@@ -74,12 +74,15 @@ const DEFAULTS: [(&str, &[Point]); 19] = [
     ("DefaultBinder", &[Point::Bind]),
 ];
 
+/// Our own plug-ins, which no profile has that does not enable them.
+const OTHERS: [(&str, &[Point]); 1] = [("GPUShare", &[Point::Filter, Point::Reserve, Point::Score])];
+
 /// Plug-ins that are no more in this version.
 const REMOVED: [&str; 4] = ["AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits"];
 
 /// Where a plug-in acts; `None` if there is no such plug-in.
 pub(super) fn acts(name: &str) -> Option<&'static [Point]> {
-    DEFAULTS.iter().find(|(known, _)| *known == name).map(|(_, points)| *points)
+    DEFAULTS.iter().chain(&OTHERS).find(|(known, _)| *known == name).map(|(_, points)| *points)
 }
 
 fn named(name: &str) -> Option<Plugin> {
@@ -232,7 +235,7 @@ pub(super) fn read(field: Option<Field<'_>>, of: &Field<'_>, profile: &mut Profi
     let scores = enabled.at(Point::Score).into_iter().filter_map(named);
     let mut weights = profile.weights;
     Plugin::ALL.into_iter().for_each(|plugin| weights.set(plugin, 0));
-    for plugin in scores.filter(|plugin| plugin.default_weight() > 0) {
+    for plugin in scores.filter(|plugin| plugin.is_score()) {
         weights.set(plugin, enabled.weight(plugin.name()));
     }
     profile.weights = weights;
@@ -277,6 +280,11 @@ fn warn(field: &Field<'_>, enabled: &Enabled, filters: &[Plugin], warnings: &War
         if enabled.has(Point::Score, name) && !enabled.has(Point::PreScore, name) {
             say("preScore", &format!("{name} stays enabled, since its score is"));
         }
+    }
+    match (filters.contains(&Plugin::GPUShare), enabled.has(Point::Reserve, "GPUShare")) {
+        (true, false) => say("reserve", "GPUShare gives devices to pods, since its filter is enabled"),
+        (false, true) => say("reserve", "GPUShare gives no devices to pods, since its filter is disabled"),
+        (true, true) | (false, false) => {}
     }
     if enabled.sets.get(&Point::Score).is_some_and(|set| set.enabled.iter().any(|(name, _)| name == "VolumeBinding")) {
         say("score", "VolumeBinding scores no node: free capacity is not looked at");

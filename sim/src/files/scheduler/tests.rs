@@ -1,5 +1,6 @@
 //! What is read of configurations, as tables.
 
+use skeg_core::scheduler::gpu::{Ask, GpuShare, Policy, Target};
 use skeg_core::scheduler::profile::{Plugin, Plugins, Profile, Strategy, Weights};
 
 use super::{Configuration, read_file};
@@ -251,6 +252,46 @@ fn what_is_not_carried_out_is_said() {
 }
 
 #[test]
+fn gpus_are_shared_where_it_is_enabled() {
+    let default = GpuShare::default();
+    let shares = |p: &Profile| (p.filters.has(Plugin::GPUShare), p.weights.of(Plugin::GPUShare));
+    assert_eq!(shares(&one("")), (false, 0));
+    assert_eq!(shares(&one(&args("GPUShare", "{policy: Packing}"))), (false, 0));
+    assert_eq!(shares(&one(&plugins("{multiPoint: {enabled: [{name: GPUShare}]}}"))), (true, 1));
+    let p = one(&plugins(
+        "{multiPoint: {enabled: [{name: GPUShare, weight: 7}]}, score: {disabled: [{name: NodeAffinity}]}}",
+    ));
+    assert_eq!((shares(&p), p.weights.of(Plugin::NodeAffinity), p.gpu_share), ((true, 7), 0, default.clone()));
+    let share = |text: &str| one(&args("GPUShare", text)).gpu_share;
+    assert_eq!(share("{}"), default);
+    assert_eq!(share("{policy: DotProd}"), GpuShare { policy: Policy::DotProd, ..default.clone() });
+    let largest = share("{policy: Random, largestNode: {cpu: 1500m, gpuMilli: 4000}}");
+    assert_eq!(largest, GpuShare { policy: Policy::Random, largest: (1500, 4000), workload: vec![] });
+    let workload =
+        share("{policy: FGD, workload: [{cpu: 4, gpuMilli: 460, weight: 9, models: [T4, A10]}, {gpuMilli: 2000}]}");
+    let target = |cpu, gpu, models: &[&str], pods| Target {
+        cpu,
+        gpu,
+        models: models.iter().map(|m| (*m).to_owned()).collect(),
+        pods,
+    };
+    let expect = vec![target(4000, Ask::Share(460), &["T4", "A10"], 9), target(0, Ask::Whole(2), &[], 1)];
+    assert_eq!(workload, GpuShare { policy: Policy::Fgd, workload: expect, ..default });
+    for (text, expect) in [
+        (
+            plugins("{filter: {enabled: [{name: GPUShare}]}}"),
+            "s.yaml: profiles[0].plugins.reserve: GPUShare gives devices to pods, since its filter is enabled",
+        ),
+        (
+            plugins("{reserve: {enabled: [{name: GPUShare}]}}"),
+            "s.yaml: profiles[0].plugins.reserve: GPUShare gives no devices to pods, since its filter is disabled",
+        ),
+    ] {
+        assert_eq!(read(&text).warnings, [expect], "{text}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_refused_by_its_field() {
     let fit = |text: &str| args("NodeResourcesFit", &format!("{{scoringStrategy: {{{text}}}}}"));
     let arg = "profiles[0].pluginConfig[0].args";
@@ -437,6 +478,30 @@ fn what_is_wrong_is_refused_by_its_field() {
                 "{arg}.defaultConstraints[0].maxSkew: Invalid value: 3000000000: must be less than or equal to \
                  2147483647"
             )],
+        ),
+        (
+            args("GPUShare", "{policy: Worst, largestNode: {cpu: 0, gpuMilli: -1, gpus: 8}}"),
+            vec![
+                format!(
+                    "{arg}.policy: Unsupported value: \"Worst\": supported values: \"Random\", \"DotProd\", \"BestFit\", \
+                     \"Packing\", \"FGD\""
+                ),
+                format!("{arg}.largestNode.cpu: Invalid value: 0: not in valid range [1, 100000000] (thousandths)"),
+                format!("{arg}.largestNode.gpuMilli: Invalid value: -1: not in valid range [1, 100000000] (thousandths)"),
+                format!("{arg}.largestNode.gpus: unknown field \"gpus\"; remove it or correct its name"),
+            ],
+        ),
+        (
+            args("GPUShare", "{policy: FGD}"),
+            vec![format!("{arg}.workload: Required value: FGD measures fragmentation by the pods that are expected")],
+        ),
+        (
+            args("GPUShare", "{policy: FGD, workload: [{gpuMilli: 1500}, {gpuMilli: 65000}, {weight: 0}]}"),
+            vec![
+                format!("{arg}.workload[0].gpuMilli: Invalid value: 1500: must be less than 1000 or a multiple of it"),
+                format!("{arg}.workload[1].gpuMilli: Invalid value: 65000: must be less than or equal to 64000"),
+                format!("{arg}.workload[2].weight: Invalid value: 0: must be greater than or equal to 1"),
+            ],
         ),
         (
             args("PodTopologySpread", "{defaultingType: Both}"),
