@@ -9,6 +9,7 @@
 mod api;
 mod informer;
 mod objects;
+mod openb;
 mod restore;
 mod schedule;
 mod sim;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let figures = match name.as_str() {
         "informer" => Ok(vec![informer::event_cost_ratio()]),
         "schedule" => Ok(schedule::all()),
+        "openb" => openb::all(),
         "thousand" => sim::thousand_pods(),
         "day" => sim::day_of_5000_nodes(),
         "large" => sim::large(),
@@ -44,8 +46,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         _ => Err(format!(
-            "there is no bench {name:?}; there are informer, schedule, thousand, day, large, growth, restore, api-boot, \
-             api-create, api-watch and api-leases"
+            "there is no bench {name:?}; there are informer, schedule, openb, thousand, day, large, growth, restore, \
+             api-boot, api-create, api-watch and api-leases"
         )),
     };
     match figures {

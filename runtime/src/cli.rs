@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use skeg_core::scheduler::gpu::Policy;
 use skeg_sim::files::{LoadOptions, duration};
 use skeg_sim::look::Show;
 use skeg_sim::scenario::FaultLevel;
@@ -112,6 +113,19 @@ Exit codes:
   3  something is not, or, of a simulated run, an invariant was broken
   4  of a simulated run: the declared state was not reached and kept, or an expectation was not met";
 
+const ARRIVALS_HELP: &str = "\
+Examples:
+  skeg sim arrivals openb_node_list_gpu_node.csv openb_pod_list_default.csv --seeds 0..10 --report gpus.html
+      the openb trace under every policy: tables, and a page with the curves
+  skeg sim arrivals nodes.csv pods.csv --policy FGD,BestFit --arrivals 100 --output json
+
+Columns of the nodes: sn, cpu_milli, memory_mib, gpu, model; of the pods: name, cpu_milli, memory_mib, num_gpu,
+gpu_milli, gpu_spec (models, such as V100M16|V100M32; may be left out). Others are passed over.
+
+Exit codes:
+  0  all went well
+  2  bad input or bad usage";
+
 /// Commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -165,6 +179,9 @@ pub enum Sim {
     /// Say how a failure came about: who wrote what, what each writer had not heard of, which faults were in force.
     #[command(after_help = WHY_HELP)]
     Why(WhyArgs),
+    /// Let the pods of a trace arrive under policies for sharing GPUs, and say how much of the GPUs is not allocated.
+    #[command(after_help = ARRIVALS_HELP)]
+    Arrivals(ArrivalsArgs),
     /// Run a recorded trace, or the machines of a recorded real run, again, and compare every event or decision; or
     /// look into the machines of a trace at a moment.
     #[command(after_help = REPLAY_HELP)]
@@ -358,6 +375,76 @@ pub struct ShrinkArgs {
     /// Real time after which no further step is tried.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = positive_duration)]
     pub time: Duration,
+}
+
+/// How GPUs are shared.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+#[value(rename_all = "PascalCase")]
+pub enum SharingPolicy {
+    /// Any node that fits, any device.
+    Random,
+    /// The least dot product of what is free and what is asked for.
+    DotProd,
+    /// The least left of CPU and GPU.
+    BestFit,
+    /// Used devices before idle ones, used nodes before idle ones.
+    Packing,
+    /// The least fragmentation, by the most usual pods of the trace.
+    #[value(name = "FGD")]
+    Fgd,
+}
+
+/// Arguments of `sim arrivals`.
+#[derive(Args, Debug, Clone)]
+pub struct ArrivalsArgs {
+    /// A table of nodes.
+    #[arg(value_name = "NODES.csv")]
+    pub nodes: String,
+    /// A table of pods.
+    #[arg(value_name = "PODS.csv")]
+    pub pods: String,
+    /// How GPUs are shared; every policy where not given.
+    #[arg(long, value_name = "POLICY", value_delimiter = ',', ignore_case = true)]
+    pub policy: Vec<SharingPolicy>,
+    /// Until how many percent of the GPUs pods arrive.
+    #[arg(long, value_name = "PERCENT", default_value_t = 130, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub arrivals: u32,
+    /// The seeds of each policy, such as 0..10 (the end is not run): they draw the order, and one of several nodes that
+    /// are equally good.
+    #[arg(long, value_name = "A..B", value_parser = seed_range, default_value = "0..1")]
+    pub seeds: Range<u64>,
+    /// Runs at the same time; as many as there are CPUs where not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// What is printed on standard output.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+    /// Write a self-contained page with the curves.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Show no progress.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl ArrivalsArgs {
+    /// The policies, each once.
+    pub fn policies(&self) -> Vec<Policy> {
+        let of = |policy: &SharingPolicy| match policy {
+            SharingPolicy::Random => Policy::Random,
+            SharingPolicy::DotProd => Policy::DotProd,
+            SharingPolicy::BestFit => Policy::BestFit,
+            SharingPolicy::Packing => Policy::Packing,
+            SharingPolicy::Fgd => Policy::Fgd,
+        };
+        let mut all: Vec<Policy> = Vec::new();
+        for policy in self.policy.iter().map(of) {
+            if !all.contains(&policy) {
+                all.push(policy);
+            }
+        }
+        all
+    }
 }
 
 /// Arguments of `sim replay`.
@@ -573,6 +660,9 @@ mod tests {
             "skeg sim run a --jobs 2",
             "skeg sim run a --seeds 0..2 --seed 1",
             "skeg sim run a --faults some",
+            "skeg sim arrivals n.csv",
+            "skeg sim arrivals n.csv p.csv --policy Worst",
+            "skeg sim arrivals n.csv p.csv --arrivals 0",
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }

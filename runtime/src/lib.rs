@@ -8,6 +8,7 @@
 // This crate is the driver: it uses threads, the clock and the environment, which the core and the simulator must not.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod arrivals;
 mod campaign;
 mod cli;
 mod disk;
@@ -81,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Sim(Sim::Run(args)) => run::run(&args),
         Command::Sim(Sim::Explain(args)) => explain::explain(&args),
         Command::Sim(Sim::Explore(args)) => explore::run(&args),
+        Command::Sim(Sim::Arrivals(args)) => arrivals::run(&args),
         Command::Sim(Sim::Shrink(args)) => shrink::run(&args),
         Command::Sim(Sim::Why(args)) => why::run(&args),
         Command::Sim(Sim::Replay(args)) if args.trace.is_dir() && args.until.is_none() => {

@@ -5,6 +5,7 @@
 //! event by event.
 
 pub mod action;
+pub mod arrivals;
 mod calendar_queue;
 pub mod causes;
 pub mod clock;

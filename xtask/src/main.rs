@@ -24,7 +24,7 @@ Tasks:
 ";
 
 /// Benches in the order in which they run, each with the figures that it prints.
-const BENCHES: [(&str, &[&str]); 11] = [
+const BENCHES: [(&str, &[&str]); 12] = [
     ("informer", &["informer/event-cost-ratio"]),
     (
         "schedule",
@@ -40,6 +40,16 @@ const BENCHES: [(&str, &[&str]); 11] = [
             "schedule/unschedulable",
             "schedule/preemption",
             "schedule/all-different",
+        ],
+    ),
+    (
+        "openb",
+        &[
+            "schedule/openb-random",
+            "schedule/openb-dotprod",
+            "schedule/openb-bestfit",
+            "schedule/openb-packing",
+            "schedule/openb-fgd",
         ],
     ),
     ("thousand", &["sim/1000-pods-1000-nodes"]),

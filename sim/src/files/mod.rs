@@ -11,6 +11,7 @@ pub mod export;
 pub mod fields;
 pub mod gaps;
 pub mod manifest;
+pub mod openb;
 pub mod problem;
 pub mod scenario;
 pub mod scheduler;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::plot::{Curve, Mark, Plot, escape};
+use super::plot::{Axis, Curve, Mark, Plot, escape};
 use super::sequence::diagram;
 use super::{bytes, count, happenings, pending_by_reason, seconds, verdict};
 use crate::causes::Cause;
@@ -21,7 +21,7 @@ const PHASES: [(&str, &str); 6] = [
 /// Maximum rows of a table on the page.
 const MAX_ROWS: usize = 500;
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fff;--fg:#1c2128;--dim:#5b6570;--line:#d5dae0;--card:#f6f8fa;--good:#1a7f37;
 --bad:#c62828;--fault:#c62828;--action:#1565c0;--rollout:#7b3fb5;--ready:#2e9e5b;--running:#8fc9a5;--pending:#e0a526;
 --succeeded:#5b8def;--failed:#d64545;--unknown:#8a939c;--l0:#1565c0;--l1:#c4661f;--l2:#2e9e5b;--l3:#7b3fb5}
@@ -114,6 +114,7 @@ fn plots(out: &mut String, o: &Outcome) {
     let curves: Vec<Curve> = curves.filter(|c| c.values.iter().any(|v| *v > 0.0)).collect();
     let plot = |title: &str, curves, stacked, percent| Plot {
         title: title.to_owned(),
+        axis: Axis::Seconds,
         times: times.clone(),
         curves,
         stacked,

@@ -2,6 +2,7 @@
 //!
 //! Pure functions of the outcome: the same outcome gives the same bytes.
 
+mod arrivals;
 mod html;
 mod plot;
 mod sequence;
@@ -11,6 +12,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use arrivals::{arrivals_page, arrivals_text};
 pub use html::page;
 pub use plot::escape;
 pub use table::Table;

@@ -1,4 +1,4 @@
-//! SVG plots over virtual time, without scripts: stacked areas, lines, marks with tooltips.
+//! SVG plots over virtual time or over a share, without scripts: stacked areas, lines, marks with tooltips.
 
 use std::fmt::Write as _;
 
@@ -36,11 +36,22 @@ pub struct Mark {
     pub title: String,
 }
 
+/// What the horizontal axis shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// Virtual seconds, from zero on.
+    Seconds,
+    /// Percent, from the first value on.
+    Percent,
+}
+
 /// A plot.
 pub struct Plot {
     /// Heading.
     pub title: String,
-    /// Times of the values, in virtual seconds.
+    /// What the values are over.
+    pub axis: Axis,
+    /// Times of the values, in virtual seconds, or shares in percent.
     pub times: Vec<f64>,
     /// The curves.
     pub curves: Vec<Curve>,
@@ -57,7 +68,7 @@ impl Plot {
     pub fn render(&self) -> String {
         let mut out = String::new();
         let _ = write!(out, "<figure><figcaption>{}</figcaption>", escape(&self.title));
-        let end = self.times.last().copied().unwrap_or(0.0).max(1e-9);
+        let end = self.times.last().copied().unwrap_or(0.0).max(1e-9) - self.start();
         let top = self.top();
         let _ =
             write!(out, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(&self.title));
@@ -75,6 +86,21 @@ impl Plot {
         }
         out += "</p></figure>\n";
         out
+    }
+
+    /// Where the horizontal axis begins.
+    fn start(&self) -> f64 {
+        match self.axis {
+            Axis::Seconds => 0.0,
+            Axis::Percent => self.times.first().copied().unwrap_or(0.0),
+        }
+    }
+
+    fn label(&self, t: f64) -> String {
+        match self.axis {
+            Axis::Seconds => seconds(t),
+            Axis::Percent => format!("{:.0}%", t + self.start()),
+        }
     }
 
     fn top(&self) -> f64 {
@@ -112,7 +138,7 @@ impl Plot {
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 x(t, end),
                 HEIGHT - 12.0,
-                seconds(t)
+                self.label(t)
             );
         }
     }
@@ -124,17 +150,18 @@ impl Plot {
         let step = self.times.len().div_ceil(MAX_POINTS);
         let last = self.times.len() - 1;
         let picked: Vec<usize> = (0..=last).filter(|i| i % step == 0 || *i == last).collect();
+        let x = |i: usize| x(self.times[i] - self.start(), end);
         let mut floor = vec![0.0; self.times.len()];
         for c in &self.curves {
             let value = |i: usize| if self.stacked { floor[i] + c.values[i] } else { c.values[i] };
             let mut path = String::new();
             for (n, i) in picked.iter().enumerate() {
                 let letter = if n == 0 { 'M' } else { 'L' };
-                let _ = write!(path, "{letter}{:.1} {:.1}", x(self.times[*i], end), y(value(*i), top));
+                let _ = write!(path, "{letter}{:.1} {:.1}", x(*i), y(value(*i), top));
             }
             if self.stacked {
                 for i in picked.iter().rev() {
-                    let _ = write!(path, "L{:.1} {:.1}", x(self.times[*i], end), y(floor[*i], top));
+                    let _ = write!(path, "L{:.1} {:.1}", x(*i), y(floor[*i], top));
                 }
                 path.push('Z');
             }
