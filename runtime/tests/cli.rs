@@ -320,6 +320,39 @@ items:
 "#;
 
 #[test]
+fn arrivals_say_what_is_not_allocated() {
+    let dir = scratch("arrivals");
+    let path = |name: &str| dir.join(name).display().to_string();
+    let (nodes, pods, page) = (path("n.csv"), path("p.csv"), path("gpus.html"));
+    let rows: String = (0..4).map(|i| format!("n{i},8000,8000,2,T4\n")).collect();
+    std::fs::write(&nodes, format!("sn,cpu_milli,memory_mib,gpu,model\n{rows}")).expect("it can be written");
+    let rows: String = (0..8).map(|i| format!("p{i},1000,1000,1,{}\n", if i % 2 == 0 { 600 } else { 400 })).collect();
+    std::fs::write(&pods, format!("name,cpu_milli,memory_mib,num_gpu,gpu_milli\n{rows}")).expect("it can be written");
+    let args = ["sim", "arrivals", &nodes, &pods, "--policy", "fgd,Packing,FGD", "--seeds", "3..5", "--jobs", "2"];
+    let output = skeg(&[&args[..], &["--report", &page]].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let head = "4 nodes with 8 GPUs; the arrival of a trace of 8 pods until 130% of the GPUs are asked for; 2 seeds\n";
+    assert!(text.starts_with(head), "{text}");
+    let (first, second) = (text.find("\n  FGD "), text.find("\n  Packing "));
+    assert!(first.is_some() && first < second, "in the order in which they are given: {text}");
+    let (code, o) = json(&args);
+    assert_eq!(
+        (code, o["policies"].as_array().map(Vec::len), o["runs"].as_array().map(Vec::len)),
+        (0, Some(2), Some(4))
+    );
+    assert_eq!((&o["runs"][0]["policy"], &o["runs"][1]["seed"]), (&Value::from("FGD"), &Value::from(4)));
+    let page = std::fs::read_to_string(page).expect("it was written");
+    assert!(page.contains("<svg") && page.contains(">130%</text>") && page.contains("<td>Packing</td>"), "{page}");
+    let (code, why) = {
+        let output = skeg(&["sim", "arrivals", &pods, &nodes]);
+        (output.status.code(), stderr(&output))
+    };
+    assert_eq!(code, Some(2), "{why}");
+    assert!(why.contains("p.csv, line 1: there is no column sn; needed are sn, cpu_milli, memory_mib, gpu"), "{why}");
+}
+
+#[test]
 fn help_and_version_are_there() {
     let version = skeg(&["version"]);
     assert_eq!(stdout(&version), format!("skeg {}\n", env!("CARGO_PKG_VERSION")));

@@ -165,6 +165,31 @@ fn a_deployment_runs_and_is_shown_in_tables_and_watches() {
     assert_eq!(evicted.code, 201, "{}", evicted.text());
 }
 
+/// As another scheduler binds, with annotations that say what it has reserved.
+#[test]
+fn a_binding_annotates_its_pod() {
+    let cluster = Cluster::start("binding", &["--nodes", "1"]);
+    let pods = "/api/v1/namespaces/default/pods";
+    for (name, with_uid) in [("a", true), ("b", false)] {
+        let spec = json!({"schedulerName": "other", "containers": [{"name": "c", "image": "nginx:1"}]});
+        let meta = json!({"name": name, "annotations": {"kept": "1", "both": "1"}});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec});
+        let uid = cluster.create(pods, &pod)["metadata"]["uid"].clone();
+        let mut binding = json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "node-0"},
+            "metadata": {"name": name, "annotations": {"both": "2", "new": "3"}}});
+        if with_uid {
+            binding["metadata"]["uid"] = uid;
+        }
+        let bound = cluster.write("POST", &format!("{pods}/{name}/binding"), &binding);
+        assert_eq!(bound.code, 201, "{}", bound.text());
+        let pod = cluster.get(&format!("{pods}/{name}")).json();
+        assert_eq!(pod["spec"]["nodeName"], "node-0");
+        assert_eq!(pod["metadata"]["annotations"], json!({"kept": "1", "both": "2", "new": "3"}));
+        binding["metadata"]["annotations"] = json!({"a": 1});
+        assert_eq!(cluster.write("POST", &format!("{pods}/{name}/binding"), &binding).code, 400);
+    }
+}
+
 #[test]
 fn a_watch_from_a_forgotten_revision_ends_with_410() {
     let cluster = Cluster::start("watch-410", &["--nodes", "0"]);
