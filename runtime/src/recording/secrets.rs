@@ -115,13 +115,11 @@ impl Secrets {
                 if text(map, "kind") == "Secret" && text(map, "apiVersion") == "v1" {
                     self.secret(map, place, hidden);
                 }
-                if text(map, "key").starts_with("secrets:")
-                    && let Some(patch) = map.get_mut("patch")
-                {
-                    within(place, "patch", |place| self.patch(patch, place, hidden));
-                }
+                let patches = text(map, "key").starts_with("secrets:");
                 for (name, value) in map {
                     within(place, name, |place| match name.as_str() {
+                        // What is applied is a Secret as well, and no placeholder gets another.
+                        "patch" if patches => self.patch(value, place, hidden),
                         // Refusals may quote what they are about.
                         "Err" | "Note" => self.scrub(value, place, hidden),
                         _ => self.walk(value, place, hidden),

@@ -359,6 +359,12 @@ fn secrets_are_found_wherever_they_are() {
         {"op": "replace", "path": "/metadata/labels", "value": {"kept": "label"}}]})),
         &["label"],
     );
+    // What is applied is a Secret, too, and has the placeholder that it has elsewhere.
+    let whole =
+        patch(json!({"Apply": {"manager": "m", "force": true, "body": secret(json!({}), json!({"a": "hush"}))}}));
+    let mut secrets = Secrets::new(&[7; 32]);
+    let (clean, _) = hidden(&mut secrets, whole, false);
+    assert_eq!(clean["Patch"]["patch"]["Apply"]["body"]["stringData"]["a"], secrets.of_text("hush"));
     let about = json!({"kind": {"kind": "Secret"}, "object": secret(json!({"a": encoded}), json!({}))});
     check(json!({"Consult": [3, [{"body": {"request": about}}]]}), &[]);
     // Of Secrets for tokens, all but the token is public.
