@@ -154,7 +154,8 @@ impl Causes {
     /// When a process heard of a commit.
     fn heard_at(&self, process: ProcessId, commit: &Commit) -> Option<u64> {
         let kind = (process, commit.key.kind);
-        let told = self.heard.get(&kind).and_then(|heard| heard.get(&commit.revision)).copied();
+        // What is told is told in order: who hears of a later revision has no earlier one on its way.
+        let told = self.heard.get(&kind).and_then(|heard| heard.range(commit.revision..).next()).map(|(_, at)| *at);
         let lists = self.listed.get(&kind).into_iter().flatten();
         let listed = lists.filter(|(revision, _)| *revision >= commit.revision).map(|(_, at)| *at).min();
         told.into_iter().chain(listed).min()

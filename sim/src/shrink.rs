@@ -1,6 +1,6 @@
 //! Shrinking: makes a small scenario of one that fails, such that it still fails in the same way. Steps of users and
-//! faults, objects, nodes, API servers and replicas are taken away, then time. Whether something can go is found out by
-//! running the scenario without it: delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating
+//! faults, objects, nodes, API servers and replicas are taken away, then time: at the end, between steps, and of
+//! faults. Whether something can go is found out by running the scenario without it: delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating
 //! Failure-Inducing Input", 2002) for lists, halving for numbers.
 
 use std::time::Duration;
@@ -22,17 +22,28 @@ pub fn shrink(scenario: &Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) -> 
         cluster(&mut least, fails);
         images(&mut least, fails);
         time(&mut least, fails);
+        gaps(&mut least, fails);
+        lasting(&mut least, fails);
         if size(&least) == before {
             return least;
         }
     }
 }
 
-/// Steps, objects, nodes, images and virtual time; a round that does not reduce it is the last one.
-fn size(scenario: &Scenario) -> (usize, usize, usize, usize, Duration) {
+/// What is shorter is not shortened.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// Steps, objects, nodes, images, virtual time and how long faults last; a round that does not reduce it is the last one.
+fn size(scenario: &Scenario) -> (usize, usize, usize, usize, Duration, Duration) {
     let objects = scenario.timeline.iter().map(|step| applied(&step.action).map_or(0, <[_]>::len)).sum();
     let nodes = scenario.cluster.pools.iter().map(|p| p.count).sum();
-    (scenario.timeline.len(), objects, nodes, scenario.images.len(), scenario.duration + scenario.settle)
+    let times = |step: &Step| match step.action.clone() {
+        Action::Fault(mut fault) => fault.times_mut().into_iter().map(|time| *time).sum(),
+        Action::User(_) => Duration::ZERO,
+    };
+    let lasting = scenario.timeline.iter().map(times).sum();
+    let time = scenario.duration + scenario.settle;
+    (scenario.timeline.len(), objects, nodes, scenario.images.len(), time, lasting)
 }
 
 fn applied(action: &Action) -> Option<&[skeg_core::Object]> {
@@ -212,6 +223,45 @@ fn time(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
     for settle in [120 * second, 400 * second] {
         if settle < least.settle && attempt(least, fails, |next| next.settle = settle) {
             break;
+        }
+    }
+}
+
+/// Lets steps come sooner after those before them, and the end sooner after the last one.
+fn gaps(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
+    for i in 0..least.timeline.len() {
+        let at = |scenario: &Scenario, i: usize| scenario.timeline[i].at;
+        let before = if i == 0 { Duration::ZERO } else { at(least, i - 1) };
+        let gap = at(least, i) - before;
+        for part in [16, 4, 2] {
+            let sooner = gap - gap / part;
+            let shift = |next: &mut Scenario| {
+                next.timeline[i..].iter_mut().for_each(|step| step.at -= sooner);
+                next.duration = next.duration.saturating_sub(sooner).max(Duration::from_secs(1));
+            };
+            if sooner >= SHORT && attempt(least, fails, shift) {
+                break;
+            }
+        }
+    }
+}
+
+/// Shortens faults, and how late they make things.
+fn lasting(least: &mut Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) {
+    for i in 0..least.timeline.len() {
+        let Action::Fault(fault) = &mut least.timeline[i].action else { continue };
+        for which in 0..fault.times_mut().len() {
+            for part in [8, 2] {
+                let shorter = |next: &mut Scenario| {
+                    let Action::Fault(fault) = &mut next.timeline[i].action else { return };
+                    let mut times = fault.times_mut();
+                    *times[which] /= part;
+                };
+                let Action::Fault(fault) = &mut least.timeline[i].action else { break };
+                if *fault.times_mut()[which] >= SHORT && attempt(least, fails, shorter) {
+                    break;
+                }
+            }
         }
     }
 }

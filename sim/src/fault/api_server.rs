@@ -45,6 +45,10 @@ impl FaultKind for Overload {
         vec![Target::ApiServer(self.index)]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        self.for_.iter_mut().collect()
+    }
+
     fn describe(&self) -> String {
         match self.one_in {
             0 => format!("API server {} is overloaded no more", self.index),
@@ -102,6 +106,10 @@ impl FaultKind for RestartApiServer {
         self.index.map(Target::ApiServer).into_iter().collect()
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        vec![&mut self.down_for]
+    }
+
     fn describe(&self) -> String {
         match self.index {
             Some(i) => format!("API server {i} is down for {:?}", self.down_for),
@@ -153,6 +161,10 @@ impl FaultKind for Lag {
 
     fn targets(&self) -> Vec<Target<'_>> {
         vec![Target::ApiServer(self.index)]
+    }
+
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        [&mut self.by].into_iter().chain(&mut self.for_).collect()
     }
 
     fn describe(&self) -> String {

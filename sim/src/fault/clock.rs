@@ -90,6 +90,10 @@ impl FaultKind for ClockDrift {
         vec![&mut self.nodes]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        self.for_.iter_mut().collect()
+    }
+
     fn describe(&self) -> String {
         format!("clock of {} drifts by {} ppm", self.nodes, self.ppm)
     }

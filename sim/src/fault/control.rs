@@ -24,6 +24,10 @@ impl FaultKind for ChangeLeader {
         vec![("downFor", write::duration(self.down_for))]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        vec![&mut self.down_for]
+    }
+
     fn describe(&self) -> String {
         format!("the leaders crash, for {:?}", self.down_for)
     }

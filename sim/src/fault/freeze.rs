@@ -39,6 +39,10 @@ impl FaultKind for Freeze {
         vec![&mut self.nodes]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        self.for_.iter_mut().collect()
+    }
+
     fn describe(&self) -> String {
         format!("{} freezes", self.nodes)
     }

@@ -63,6 +63,10 @@ pub(crate) trait FaultKind {
     fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
         Vec::new()
     }
+    /// How long it lasts, and how late it makes things.
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        Vec::new()
+    }
     /// The description in reports.
     fn describe(&self) -> String;
     /// The time after which the fault is healed. `None` if it has no such time: it has no lasting effect, ends by
@@ -108,6 +112,11 @@ macro_rules! faults {
 
             fn kind(&self) -> &dyn FaultKind {
                 match self { $($(Fault::$variant(fault) => fault,)*)* }
+            }
+
+            /// How long it lasts, and how late it makes things.
+            pub(crate) fn times_mut(&mut self) -> Vec<&mut Duration> {
+                match self { $($(Fault::$variant(fault) => fault.times_mut(),)*)* }
             }
 
             /// The sets of nodes that it affects.

@@ -41,6 +41,10 @@ impl FaultKind for Crash {
         vec![&mut self.nodes]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        vec![&mut self.down_for]
+    }
+
     fn describe(&self) -> String {
         format!("the processes of {} crash, for {:?}", self.nodes, self.down_for)
     }

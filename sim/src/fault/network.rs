@@ -57,6 +57,10 @@ impl FaultKind for Partition {
         vec![&mut self.from, &mut self.to]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        self.for_.iter_mut().collect()
+    }
+
     fn describe(&self) -> String {
         format!("partition {} from {}{}", self.from, self.to, if self.one_way { ", one way" } else { "" })
     }
@@ -114,6 +118,10 @@ impl FaultKind for Degrade {
         vec![&mut self.nodes]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        self.for_.iter_mut().collect()
+    }
+
     fn describe(&self) -> String {
         let (slower, loss) = (self.extra_latency, self.loss_percent);
         format!("links of {} get {slower:?} slower and lose {loss}%", self.nodes)
@@ -162,6 +170,10 @@ impl FaultKind for Clog {
 
     fn node_sets_mut(&mut self) -> Vec<&mut NodeSet> {
         vec![&mut self.nodes]
+    }
+
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        vec![&mut self.for_]
     }
 
     fn describe(&self) -> String {

@@ -40,6 +40,10 @@ impl FaultKind for Kill {
         vec![&mut self.nodes]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        self.for_.iter_mut().collect()
+    }
+
     fn describe(&self) -> String {
         format!("kill {}{}", self.nodes, if self.disk_lost { " with its disk" } else { "" })
     }

@@ -42,6 +42,10 @@ impl FaultKind for RuntimeTrouble {
         vec![&mut self.nodes]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        self.for_.iter_mut().collect()
+    }
+
     fn describe(&self) -> String {
         match self.one_in {
             0 => format!("the container runtimes of {} work again", self.nodes),

@@ -42,6 +42,10 @@ impl FaultKind for Skew {
         vec![&mut self.nodes]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        [&mut self.up_to].into_iter().chain(&mut self.for_).collect()
+    }
+
     fn describe(&self) -> String {
         format!("watches of {} run apart by up to {:?}", self.nodes, self.up_to)
     }

@@ -58,6 +58,10 @@ impl FaultKind for StallStore {
         vec![("for", write::duration(self.for_))]
     }
 
+    fn times_mut(&mut self) -> Vec<&mut Duration> {
+        vec![&mut self.for_]
+    }
+
     fn describe(&self) -> String {
         format!("the store stalls for {:?}", self.for_)
     }
