@@ -227,8 +227,9 @@ pub enum Strategy {
     RequestedToCapacityRatio(Vec<(i64, i64)>),
 }
 
-/// How the pods of a `spec.schedulerName` are scheduled.
+/// How the pods of a `spec.schedulerName` are scheduled. In a recording that does not say so, as by default.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Profile {
     /// Its `schedulerName`.
     pub name: String,
