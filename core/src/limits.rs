@@ -114,8 +114,8 @@ pub const NODE_STARTUP_GRACE: Duration = Duration::from_secs(60);
 /// If no lease event of any node has arrived for this long, no node is declared silent: the fault may be in this
 /// process.
 pub const LEASE_VIEW_QUIET: Duration = Duration::from_secs(20);
-/// After this long without any lease event (longer than the bookmark interval), the silence of every node is measured
-/// anew.
+/// After this long without any lease event or bookmark (longer than the bookmark interval), the silence of every node
+/// is measured anew.
 pub const LEASE_VIEW_BLIND: Duration = Duration::from_secs(75);
 /// In each such interval, one node per zone gets NoExecute taints (`--node-eviction-rate` 0.1).
 pub const EVICTION_INTERVAL: Duration = Duration::from_secs(10);

@@ -53,6 +53,8 @@ pub struct NodeLifecycleController {
     judge_at: Mono,
     /// Revision of the view of leases at the last check, and when it last advanced.
     leases: (Revision, Mono),
+    /// When it last heard of a change of a lease, and whether a long pause came before one since the last check.
+    heard: (Mono, bool),
     /// Pods that will have to leave: UID of the pod and since when this is known.
     leaving: BTreeMap<ObjectKey, (Rc<str>, Mono)>,
 }
@@ -70,6 +72,7 @@ impl Default for NodeLifecycleController {
             all_disrupted: false,
             judge_at: Mono::ZERO,
             leases: (Revision(0), Mono::ZERO),
+            heard: (Mono::ZERO, false),
             leaving: BTreeMap::new(),
         }
     }
@@ -94,6 +97,10 @@ impl Controller for NodeLifecycleController {
     }
 
     fn observe(&mut self, change: &Change, now: Now) {
+        if let Some(Object::Lease(_)) = change.new {
+            let (last, paused) = self.heard;
+            self.heard = (now.mono, paused || now.mono.since(last) > limits::LEASE_VIEW_QUIET);
+        }
         match (&change.old, &change.new) {
             (old, Some(Object::Lease(lease))) => {
                 // Only node Leases have an entry in `beats`, so an existing entry makes it unnecessary to check the
@@ -255,11 +262,13 @@ impl NodeLifecycleController {
         plan
     }
 
-    /// Whether the view of leases is recent enough to declare a node silent. After a long time without any lease event,
-    /// silence is measured anew for all nodes.
+    /// Whether the view of leases is recent enough to declare a node silent. After a long time without any news of it,
+    /// silence is measured anew for all nodes; and after a pause that an event ends, since what the other nodes have
+    /// written meanwhile is still on its way. A bookmark says that there is nothing.
     fn can_see(&mut self, revision: Revision, now: Mono) -> bool {
+        let paused = std::mem::take(&mut self.heard.1);
         if revision != self.leases.0 {
-            let blind = self.looked && now.since(self.leases.1) > limits::LEASE_VIEW_BLIND;
+            let blind = self.looked && (paused || now.since(self.leases.1) > limits::LEASE_VIEW_BLIND);
             self.leases = (revision, now);
             if blind {
                 for (_, state) in self.nodes.iter_mut() {

@@ -196,6 +196,24 @@ fn who_sees_nothing_declares_nothing() {
     assert_eq!(run.ready(Kind::NODE, "n1"), "Unknown");
 }
 
+/// The news of other nodes may be right behind the one that ends a pause.
+#[test]
+fn after_a_pause_nobody_is_silent_at_once() {
+    for (pause, unknown_at) in [(15, 90), (30, 130), (60, 160)] {
+        let mut run = three_nodes();
+        run.until(45, &["n1", "n2", "n3"]);
+        let look = run.controller.look.clone();
+        for secs in (50..=45 + pause).step_by(5) {
+            assert!(run.fake.step(&mut run.controller, &look, at(secs)).wake.is_empty());
+        }
+        run.secs = 45 + pause;
+        run.until(unknown_at - 10, &["n2", "n3"]);
+        assert_eq!(run.ready(Kind::NODE, "n1"), "True", "after a pause of {pause} s");
+        run.until(unknown_at, &["n2", "n3"]);
+        assert_eq!(run.ready(Kind::NODE, "n1"), "Unknown", "after a pause of {pause} s");
+    }
+}
+
 #[test]
 fn a_node_that_says_it_is_not_ready() {
     let mut run = three_nodes();
