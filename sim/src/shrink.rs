@@ -33,7 +33,7 @@ pub fn shrink(scenario: &Scenario, fails: &mut dyn FnMut(&Scenario) -> bool) -> 
 /// What is shorter is not shortened.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Steps, objects, nodes, images, virtual time and how long faults last; a round that does not reduce it is the last one.
+/// Steps, objects, nodes, images, virtual time and how long faults last; a round that does not reduce it is the last.
 fn size(scenario: &Scenario) -> (usize, usize, usize, usize, Duration, Duration) {
     let objects = scenario.timeline.iter().map(|step| applied(&step.action).map_or(0, <[_]>::len)).sum();
     let nodes = scenario.cluster.pools.iter().map(|p| p.count).sum();

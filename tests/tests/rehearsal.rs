@@ -545,3 +545,18 @@ fn shared_cases_come_out_right() {
         }
     }
 }
+
+/// The scenarios of `tests/failed` are what was left of explored runs that failed. Each failed with several of these
+/// seeds.
+#[test]
+fn what_failed_once_holds() {
+    let scenarios = skeg_tests::files(&skeg_tests::root().join("tests/failed"), ".yaml");
+    assert!(!scenarios.is_empty());
+    for path in scenarios {
+        let text = std::fs::read_to_string(&path).expect("it is there");
+        let loaded = read(&text);
+        for seed in 0..10 {
+            assert_well(&outcome_of(&loaded, seed));
+        }
+    }
+}

@@ -156,7 +156,7 @@ fn declare(steps: &mut Steps<'_>, workload: &Workload) -> Duration {
 
 fn replace(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
     let at = steps.moment(begin, 0);
-    let cascade = match steps.rng.below(4) {
+    let cascade = match steps.rng.below(3) {
         0 => Propagation::Foreground,
         1 if workload.adopts() => Propagation::Orphan,
         _ => Propagation::Background,

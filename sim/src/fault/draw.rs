@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use skeg_core::Rng;
+use skeg_core::{Kind, Object, Rng};
 
 use super::{FAMILIES, Fault};
 use crate::moment::Moment;
-use crate::scenario::{FaultLevel, NodeSet, Scenario, Step};
+use crate::scenario::{Action, FaultLevel, NodeSet, Scenario, Step, UserAction};
 
 /// A class of faults: a group that is drawn at one rate. Each class has its own random stream, so that adding a class
 /// does not change the draws of the others.
@@ -26,6 +26,8 @@ pub(super) struct Class {
 /// What a class needs to draw one occurrence, and where the faults go.
 pub(super) struct Draw<'a> {
     scenario: &'a Scenario,
+    /// The kinds of what users declare.
+    pub kinds: &'a BTreeSet<Kind>,
     /// When the fault begins.
     pub at: Duration,
     /// The default duration of the fault, for classes that do not draw their own.
@@ -114,19 +116,29 @@ enum How {
 pub fn draw(scenario: &Scenario, seed: u64) -> Vec<Step> {
     match scenario.faults {
         FaultLevel::None | FaultLevel::Listed => Vec::new(),
-        FaultLevel::Light => draw_as(scenario, seed, How::Thinned(4)),
-        FaultLevel::Heavy => draw_as(scenario, seed, How::Swarm(2)),
+        FaultLevel::Light => draw_as(scenario, &declared(scenario), seed, How::Thinned(4)),
+        FaultLevel::Heavy => draw_as(scenario, &declared(scenario), seed, How::Swarm(2)),
     }
 }
 
-/// Draws faults of few classes, each often: one time in three of one family, otherwise one class in four.
-pub fn draw_some(scenario: &Scenario, seed: u64) -> Vec<Step> {
+/// The kinds of the objects that a scenario declares.
+fn declared(scenario: &Scenario) -> BTreeSet<Kind> {
+    let objects = scenario.timeline.iter().flat_map(|step| match &step.action {
+        Action::User(UserAction::Apply(objects) | UserAction::Create(objects)) => objects.as_slice(),
+        Action::User(_) | Action::Fault(_) => &[],
+    });
+    objects.map(Object::kind).collect()
+}
+
+/// Draws faults of few classes, each often: one time in three of one family, otherwise one class in four. Users declare
+/// objects of these kinds.
+pub fn draw_some(scenario: &Scenario, kinds: &BTreeSet<Kind>, seed: u64) -> Vec<Step> {
     let mut rng = Rng::stream(seed, "fault family", 0);
     let how = match rng.chance(1, 3) {
         true => How::Family(rng.below(FAMILIES.len() as u64) as usize),
         false => How::Swarm(4),
     };
-    draw_as(scenario, seed, how)
+    draw_as(scenario, kinds, seed, how)
 }
 
 /// How many faults of a class there are in a run that is about few classes.
@@ -134,7 +146,7 @@ fn often(class: &Class, spans: u64, rng: &mut Rng) -> u64 {
     rng.range(class.rate.0.max(1) * spans, 2 * class.rate.1 * spans + 1)
 }
 
-fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<Step> {
+fn draw_as(scenario: &Scenario, kinds: &BTreeSet<Kind>, seed: u64, how: How) -> Vec<Step> {
     let mut all = Vec::new();
     let mut swarm = Rng::stream(seed, "fault classes", 0);
     let classes = FAMILIES.iter().enumerate().flat_map(|(family, all)| all.iter().map(move |c| (family, c)));
@@ -153,7 +165,7 @@ fn draw_as(scenario: &Scenario, seed: u64, how: How) -> Vec<Step> {
         for _ in 0..count {
             let at = rng.duration(Duration::from_secs(5), scenario.duration);
             let lasts = Duration::from_millis(rng.range(5_000, 120_000));
-            (class.draw)(&mut Draw { scenario, at, lasts: Some(lasts), rng: &mut rng, all: &mut all });
+            (class.draw)(&mut Draw { scenario, kinds, at, lasts: Some(lasts), rng: &mut rng, all: &mut all });
         }
     }
     all.retain(|step| step.at < scenario.duration);

@@ -6,7 +6,10 @@ use std::time::Duration;
 use skeg_core::Kind;
 
 use super::draw::{Class, Draw};
-use super::{DropConnections, FaultId, FaultKind, Freeze, LateReplies, RestartApiServer, Skew, Target, optional};
+use super::{
+    DropConnections, FaultId, FaultKind, Freeze, Kill, LateReplies, RestartAgent, RestartApiServer, Skew, Target,
+    optional,
+};
 use crate::files::action::node_set;
 use crate::files::fields::{Field, Fields};
 use crate::files::write;
@@ -72,33 +75,50 @@ impl FaultKind for Crash {
     }
 }
 
-/// Who writes what, of those whose writes are many steps of one plan, or are not to be done twice.
-const WRITES: &[(Kind, &str)] = &[
-    (Kind::POD, "replicaset-controller"),
-    (Kind::POD, "replication-controller"),
-    (Kind::POD, "statefulset-controller"),
-    (Kind::POD, "daemonset-controller"),
-    (Kind::POD, "job-controller"),
-    (Kind::POD, "kube-scheduler"),
-    (Kind::POD, "generic-garbage-collector"),
-    (Kind::POD, "node-controller"),
-    (Kind::JOB, "job-controller"),
-    (Kind::JOB, "cronjob-controller"),
-    (Kind::REPLICA_SET, "deployment-controller"),
-    (Kind::ENDPOINT_SLICE, "endpoint-slice-controller"),
-    (Kind::STATEFUL_SET, "statefulset-controller"),
-    (Kind::POD_DISRUPTION_BUDGET, "disruption-controller"),
-];
+/// Who writes what for objects of a kind, if these writes are many steps of one plan, or are not to be done twice.
+fn writes(kind: Kind) -> &'static [(Kind, &'static str)] {
+    match kind {
+        Kind::DEPLOYMENT => &[(Kind::REPLICA_SET, "deployment-controller"), (Kind::POD, "replicaset-controller")],
+        Kind::REPLICA_SET => &[(Kind::POD, "replicaset-controller")],
+        Kind::REPLICATION_CONTROLLER => &[(Kind::POD, "replication-controller")],
+        Kind::STATEFUL_SET => &[(Kind::POD, "statefulset-controller"), (Kind::STATEFUL_SET, "statefulset-controller")],
+        Kind::DAEMON_SET => &[(Kind::POD, "daemonset-controller")],
+        Kind::JOB => &[(Kind::POD, "job-controller"), (Kind::JOB, "job-controller"), (Kind::JOB, "job-controller")],
+        Kind::CRON_JOB => &[(Kind::JOB, "cronjob-controller"), (Kind::JOB, "job-controller")],
+        Kind::SERVICE => &[(Kind::ENDPOINT_SLICE, "endpoint-slice-controller")],
+        Kind::POD_DISRUPTION_BUDGET => &[(Kind::POD_DISRUPTION_BUDGET, "disruption-controller")],
+        _ => &[],
+    }
+}
+
+/// What is written whatever is declared.
+const ALWAYS: [(Kind, &str); 3] =
+    [(Kind::POD, "kube-scheduler"), (Kind::POD, "generic-garbage-collector"), (Kind::POD, "node-controller")];
 
 impl Draw<'_> {
-    /// A write of a controller, or of anybody, among the first ones.
+    /// How manieth: mostly one of the first, seldom a late one.
+    fn nth(&mut self) -> u64 {
+        let most = 1 << self.rng.below(6);
+        1 + self.rng.below(most)
+    }
+
+    /// A write of a controller, or of anybody.
     fn write(&mut self, stage: Stage) -> Moment {
-        let nth = 1 + self.rng.below(6);
-        if self.rng.chance(1, 4) {
-            return Moment { stage, kind: None, by: None, nth: 1 + self.rng.below(40) };
+        let nth = self.nth();
+        if self.rng.chance(1, 5) {
+            return Moment { stage, kind: None, by: None, nth };
         }
-        let (kind, by) = *self.rng.pick(WRITES).expect("there are some");
+        let all: Vec<(Kind, &str)> = self.kinds.iter().flat_map(|kind| writes(*kind)).chain(&ALWAYS).copied().collect();
+        let (kind, by) = *self.rng.pick(&all).expect("some are always there");
         Moment { stage, kind: Some(kind), by: Some(by.to_owned()), nth }
+    }
+
+    /// Something that a user is about to do to what was declared, or to anything.
+    fn users_write(&mut self) -> Moment {
+        let kinds: Vec<Kind> = self.kinds.iter().copied().collect();
+        let kind = if self.rng.chance(3, 4) { self.rng.pick(&kinds).copied() } else { None };
+        let nth = 1 + self.rng.below(3);
+        Moment { stage: Stage::Send, kind, by: Some("kubernetes-admin".to_owned()), nth }
     }
 }
 
@@ -143,9 +163,8 @@ pub(super) const CLASSES: &[Class] = &[
         name: "held-at-write",
         rate: (1, 6),
         draw: |draw| {
-            let users = Moment { stage: Stage::Send, kind: None, by: Some("kubernetes-admin".to_owned()), nth: 1 };
             let (moment, nodes) = match draw.rng.below(3) {
-                0 => (users, draw.control_machine()),
+                0 => (draw.users_write(), NodeSet::ControlPlane),
                 _ => (draw.write(Stage::Commit), NodeSet::Actor),
             };
             let (up_to, for_) = (draw.seconds(2, 90), Some(draw.seconds(5, 120)));
@@ -159,11 +178,26 @@ pub(super) const CLASSES: &[Class] = &[
         draw: |draw| {
             let stage = *draw.rng.pick(&[Stage::Send, Stage::Hear]).expect("there are some");
             let moment = match stage {
-                Stage::Hear => Moment { stage, kind: Some(Kind::POD), by: None, nth: 1 + draw.rng.below(60) },
+                Stage::Hear => Moment { stage, kind: Some(Kind::POD), by: None, nth: 2 * draw.nth() },
                 _ => draw.write(stage),
             };
             let for_ = Some(draw.seconds(1, 60));
             draw.push_when(moment, Freeze { nodes: NodeSet::Actor, for_ });
+        },
+    },
+    // A node loses power, or its agent crashes, when it is about to tell how far a pod is.
+    Class {
+        name: "node-at-write",
+        rate: (0, 5),
+        draw: |draw| {
+            let NodeSet::Names(names) = draw.some_nodes(1) else { unreachable!("they are names") };
+            let by = names.first().map(|name| format!("system:node:{name}"));
+            let moment = Moment { stage: Stage::Send, kind: Some(Kind::POD), by, nth: draw.nth() };
+            let for_ = Some(draw.seconds(1, 60));
+            match draw.rng.chance(1, 3) {
+                true => draw.push_when(moment, RestartAgent { nodes: NodeSet::Actor }),
+                false => draw.push_when(moment, Kill { nodes: NodeSet::Actor, disk_lost: false, for_ }),
+            }
         },
     },
 ];

@@ -11,8 +11,8 @@ use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
-/// Each reply to a write of the processes on these machines is delayed by a time of its own. Watches are not delayed:
-/// each request is a stream of its own, and streams do not wait for each other (RFC 9113).
+/// Each reply to a request of the processes on these machines for one object is delayed by a time of its own. Lists and
+/// watches are not delayed: each request is a stream of its own, and streams do not wait for each other (RFC 9113).
 #[derive(Clone, Debug, PartialEq)]
 pub struct LateReplies {
     /// The machines.

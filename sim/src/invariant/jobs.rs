@@ -1,10 +1,11 @@
-//! `job-counts`: a Job never counts more succeeded pods than have succeeded, and no more pods succeed than it has
-//! completions.
+//! `job-counts`: a Job never counts more succeeded pods than have succeeded, no more pods succeed than it has
+//! completions, and it is complete only when so many have.
 //!
 //! A pod that succeeds while it is being deleted may have been replaced already, so it does not count as one too many.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::batch::v1 as batch_v1;
 use skeg_core::object::{Job, Kind, Object, ObjectKey, Text, controller_of};
 
 use super::{Commit, Invariant, Report};
@@ -47,6 +48,14 @@ impl Jobs {
         let all = self.0.get(job.uid()).map_or(0, |s| s.all);
         if counted > all {
             let what = format!("{} counts {counted} succeeded pods; {all} have succeeded", job.key());
+            report.broken(Invariant::JobCounts, commit.at, what);
+        }
+        let by_all = job.spec.completions.filter(|_| job.spec.success_policy.is_none());
+        let is_complete = |c: &batch_v1::JobCondition| c.type_ == "Complete" && c.status == "True";
+        if let Some(completions) = by_all.filter(|completions| all < *completions)
+            && job.status.conditions.iter().flatten().any(is_complete)
+        {
+            let what = format!("{} is complete; {all} of {completions} pods have succeeded", job.key());
             report.broken(Invariant::JobCounts, commit.at, what);
         }
     }

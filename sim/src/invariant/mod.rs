@@ -89,7 +89,8 @@ invariants! {
     RecreateWaits "recreate-waits"
     /// An ordered StatefulSet creates no member before the one before it has been ready.
     MembersInOrder "members-in-order"
-    /// A Job never counts more succeeded pods than have succeeded, and no more pods succeed than it has completions.
+    /// A Job never counts more succeeded pods than have succeeded, no more pods succeed than it has completions, and it
+    /// is complete only when so many have.
     JobCounts "job-counts"
     /// Nodes that are not ready are tainted for eviction one after another, and none while no node is ready.
     ZoneRate "zone-rate"

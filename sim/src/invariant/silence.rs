@@ -95,13 +95,14 @@ impl Silence {
 
     fn judged(&self, at: f64, node: &str, report: &mut Report) {
         let Some(lease) = self.leases.get(node) else { return };
-        let is_heard = |lease: &Renewals| at - lease.last < PAUSE && at - lease.resumed > HELD_UP;
+        let heard_for = |lease: &Renewals, long: f64| at - lease.last < PAUSE && at - lease.resumed > long;
         let nodes = self.leases.len();
-        if nodes > 1 && self.unready.len() == nodes && self.leases.values().all(is_heard) {
+        let all_heard = || self.leases.values().all(|lease| heard_for(lease, HELD_UP / 2.0));
+        if nodes > 1 && self.unready.len() == nodes && all_heard() {
             let what = format!("{node} is declared unknown as the last of {nodes} nodes, which all renew their leases");
             report.broken(Invariant::HeardNodesAreKnown, at, what);
         }
-        if is_heard(lease) && self.disturbed_until <= at {
+        if heard_for(lease, HELD_UP) && self.disturbed_until <= at {
             let what = format!("{node} is declared unknown; its lease was renewed at {:.1} s and before", lease.last);
             report.broken(Invariant::HeardNodesAreKnown, at, what);
         }

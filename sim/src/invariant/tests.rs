@@ -184,6 +184,14 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
                 "containers": [{"name": "c", "image": "i"}]}}},
             "status": {"succeeded": 1}})));
     }),
+    (Invariant::JobCounts, |w| {
+        w.stop("controller-manager");
+        w.put(object(json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "once", "namespace": "default", "uid": "once"},
+            "spec": {"suspend": true, "completions": 1, "template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "c", "image": "i"}]}}},
+            "status": {"conditions": [{"type": "Complete", "status": "True"}]}})));
+    }),
     (Invariant::ZoneRate, |w| {
         // Three nodes, each three times.
         for (n, taint) in (0..9).flat_map(|n| [(n % 3, true), (n % 3, false)]) {

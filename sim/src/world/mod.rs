@@ -271,7 +271,7 @@ pub struct World {
     pub(crate) skews: BTreeMap<HostId, Layered<Duration>>,
     /// Machines whose replies are late, and by how much at most.
     pub(crate) late_replies: BTreeMap<HostId, Layered<Duration>>,
-    /// Writes whose replies will be late, by connection and request.
+    /// Requests whose replies will be late, by connection.
     late: BTreeSet<(u64, ReqId)>,
     /// When the last message of a watch that runs apart arrives: what follows on it comes after.
     watch_down: BTreeMap<(ProcessId, ReqId), u64>,

@@ -217,12 +217,12 @@ impl World {
         self.event_queue.push(at, Event::ToClient { process, life, conn, msg });
     }
 
-    /// Notes a write whose reply will be late.
+    /// Notes a request whose reply will be late.
     #[cold]
     fn expect_late(&mut self, from: HostId, conn: u64, msg: &ToServer) {
         if let ToServer::Request(id, request) = msg
             && self.late_replies.contains_key(&from)
-            && request.call.writes()
+            && (request.call.writes() || matches!(request.call, Call::Get { .. }))
         {
             self.late.insert((conn, *id));
         }
