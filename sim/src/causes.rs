@@ -165,8 +165,8 @@ impl Causes {
         self.asked.get(self.writers.get(&commit.revision)?)
     }
 
-    /// The commits that a text is about: of objects that it names, and if there are none, of objects whose names have
-    /// one of its words in them, such as the Lease `kube-scheduler`.
+    /// The commits that a text is about: of objects that it names, by their names or by a revision, and if there are
+    /// none, of objects whose names have one of its words in them, such as the Lease `kube-scheduler`.
     fn named(&self, about: &str) -> BTreeSet<&ObjectKey> {
         let words: BTreeSet<&str> = about
             .split(|c: char| c.is_whitespace() || ",;()".contains(c))
@@ -177,7 +177,11 @@ impl Causes {
             words.contains(&*key.to_string()) || words.contains(key.path()) || words.contains(key.name())
         };
         let keys = || self.commits.iter().map(|commit| &commit.key);
-        let named: BTreeSet<&ObjectKey> = keys().filter(|key| is_named(key) && key.kind != Kind::EVENT).collect();
+        // A commit is named by its revision, such as r192.
+        let revisions: BTreeSet<u64> = words.iter().filter_map(|word| word.strip_prefix('r')?.parse().ok()).collect();
+        let of_revision = self.commits.iter().filter(|c| revisions.contains(&c.revision)).map(|commit| &commit.key);
+        let named = keys().filter(|key| is_named(key) && key.kind != Kind::EVENT).chain(of_revision);
+        let named: BTreeSet<&ObjectKey> = named.collect();
         if !named.is_empty() {
             return named;
         }

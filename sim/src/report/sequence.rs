@@ -6,9 +6,8 @@ use std::fmt::Write as _;
 use super::plot::escape;
 use crate::causes::{Cause, Missed};
 
-/// Height of a row, and where the first one is, in SVG units.
+/// Height of a row in SVG units.
 const ROW: f64 = 24.0;
-const TOP: f64 = 96.0;
 /// Where the lifeline of the store is, and the distance between lifelines.
 const STORE: f64 = 96.0;
 const APART: f64 = 72.0;
@@ -30,20 +29,23 @@ pub fn diagram(story: &[Cause]) -> String {
         let place = writers.iter().position(|writer| *writer == by).expect("each writer has a lifeline");
         STORE + APART * (place + 1) as f64
     };
-    let y = |row: usize| TOP + ROW * (row as f64 + 0.5);
+    // The names of lifelines go up aslant.
+    let longest = writers.iter().map(|writer| writer.chars().count()).max().unwrap_or(0).max(9);
+    let top = 32.0 + 3.3 * longest as f64;
+    let y = |row: usize| top + ROW * (row as f64 + 0.5);
     let right = STORE + APART * writers.len() as f64;
-    let (width, bottom) = (right + 24.0 + 6.6 * WIDE as f64, TOP + ROW * story.len() as f64);
+    let (width, bottom) = (right + 24.0 + 7.4 * WIDE as f64, top + ROW * story.len() as f64);
     let mut out = format!(
         "<figure><figcaption>How it came about</figcaption><div class=\"wrap\"><svg class=\"sequence\" viewBox=\"0 0 \
          {width:.0} {:.0}\" style=\"min-width:{width:.0}px\" role=\"img\">",
         bottom + 8.0
     );
     for (name, at) in [("the store", STORE)].into_iter().chain(writers.iter().map(|writer| (*writer, x(writer)))) {
-        let top = TOP - 8.0;
         let _ = write!(
             out,
-            "<line class=\"life\" x1=\"{at}\" y1=\"{TOP}\" x2=\"{at}\" y2=\"{bottom}\"/><text transform=\"translate({at} \
-             {top}) rotate(-28)\">{}</text>",
+            "<line class=\"life\" x1=\"{at}\" y1=\"{top}\" x2=\"{at}\" y2=\"{bottom}\"/><text transform=\"translate({at} \
+             {}) rotate(-28)\">{}</text>",
+            top - 8.0,
             escape(name)
         );
     }
@@ -70,7 +72,7 @@ pub fn diagram(story: &[Cause]) -> String {
             let Some(from) = story.iter().position(|other| other.revision == Some(*revision)) else { continue };
             // Between the last row before it was heard and the next one.
             let to = story.iter().filter(|other| other.at <= *heard).count();
-            arrow(&mut out, "late", (STORE, y(from)), (x(&cause.by), TOP + ROW * to as f64));
+            arrow(&mut out, "late", (STORE, y(from)), (x(&cause.by), top + ROW * to as f64));
         }
     }
     out + "</svg></div><figcaption class=\"dim\">dashed: a commit on its way to a writer that had decided without \
