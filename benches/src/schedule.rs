@@ -105,9 +105,9 @@ fn basic() -> Figure {
 fn deployment() -> Figure {
     let mut bench = Bench::new();
     let labels = Labels::from([("app".to_owned(), "bench".to_owned())]);
-    bench.scheduler.service_changed("bench", "service", Some(&labels));
+    bench.scheduler.service_changed(bench.now, "bench", "service", Some(&labels));
     let selector = Some(Selector::from_map(&labels));
-    bench.scheduler.controller_changed(Kind::REPLICA_SET, "bench", "set", selector);
+    bench.scheduler.controller_changed(bench.now, Kind::REPLICA_SET, "bench", "set", selector);
     let owned = [Template::new().owned_by("set")];
     bench.measure("schedule/deployment-5000", (&owned, 5_000), (&owned, 50_000))
 }

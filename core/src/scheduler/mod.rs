@@ -198,13 +198,30 @@ impl Scheduler {
     }
 
     /// Handles a Service that was added or has changed. `None` if it has no selector or was deleted.
-    pub fn service_changed(&mut self, namespace: &str, name: &str, selector: Option<&Labels>) {
+    pub fn service_changed(&mut self, now: Now, namespace: &str, name: &str, selector: Option<&Labels>) {
         self.peers.owners.service_changed(namespace, name, selector);
+        self.owners_changed(now);
     }
 
     /// Handles a controller whose pods are spread by default, if it was added or has changed. `None` if it was deleted.
-    pub fn controller_changed(&mut self, kind: Kind, namespace: &str, name: &str, selector: Option<Selector>) {
+    pub fn controller_changed(
+        &mut self,
+        now: Now,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        selector: Option<Selector>,
+    ) {
         self.peers.owners.controller_changed(kind, namespace, name, selector);
+        self.owners_changed(now);
+    }
+
+    /// Handles that other pods may be those that a pod is spread against by default. The system's own constraints
+    /// refuse no node.
+    fn owners_changed(&mut self, now: Now) {
+        if self.profiles.iter().any(|(_, rules)| !rules.system_spread && !rules.spread.is_empty()) {
+            self.others_changed(now);
+        }
     }
 
     /// Handles a namespace that was added or has changed. `None` if it was deleted.

@@ -545,7 +545,7 @@ fn constraints_of_the_profile_are_for_pods_of_owners_without_their_own() {
         labels.extend(disk.map(|disk| ("disk".to_owned(), disk.to_owned())));
         s.node_changed(at(0), &node);
     }
-    s.service_changed("d", "service", Some(&[("app".to_owned(), "w".to_owned())].into()));
+    s.service_changed(at(0), "d", "service", Some(&[("app".to_owned(), "w".to_owned())].into()));
     s.pod_changed(at(0), &labelled("x0", "w", json!({"nodeName": "x"})));
     let refused = |s: &mut Scheduler, name: &str| -> Vec<String> {
         let advice = s.advise(&key(name)).unwrap();

@@ -87,7 +87,7 @@ fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>
                 Some(Object::Service(s)) => s.spec.selector.as_ref(),
                 _ => None,
             };
-            core.service_changed(namespace, name, selector);
+            core.service_changed(now, namespace, name, selector);
         }
         Kind::NAMESPACE => {
             let none = Labels::new();
@@ -96,7 +96,7 @@ fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>
         }
         Kind::POD_DISRUPTION_BUDGET => core.budget_changed(namespace, name, object.and_then(budget)),
         kind if STORAGE.contains(&kind) => core.storage_changed(now, key, object),
-        kind => core.controller_changed(kind, namespace, name, object.and_then(selector)),
+        kind => core.controller_changed(now, kind, namespace, name, object.and_then(selector)),
     }
 }
 

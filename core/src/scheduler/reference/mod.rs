@@ -451,11 +451,11 @@ impl Play {
         };
         match what {
             0 => {
-                self.s.service_changed(namespace, "service", labels.as_ref());
+                self.s.service_changed(self.now, namespace, "service", labels.as_ref());
                 put(&mut self.world.services);
             }
             1 => {
-                self.s.controller_changed(Kind::REPLICA_SET, namespace, "set", selector);
+                self.s.controller_changed(self.now, Kind::REPLICA_SET, namespace, "set", selector);
                 put(&mut self.world.sets);
             }
             _ => {
