@@ -22,8 +22,6 @@ pub const FORMAT: u32 = 1;
 pub const EXTENSION: &str = "jsonl";
 /// An output whose text is longer than this is written as a digest.
 pub const WHOLE: usize = 16 << 10;
-/// How much of such an output is written for readers.
-pub const SHOWN: usize = 200;
 
 /// The first line of a file.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]

@@ -15,9 +15,12 @@ use skeg_core::controllers::TokenSigner;
 use skeg_core::object::KindInfo;
 use skeg_core::{Deadline, Kinds, Now, Rng};
 
-use super::format::{Line, Machine, Of, SHOWN, Said, WHOLE, digest, mask};
+use super::format::{Line, Machine, Of, Said, WHOLE, digest, mask};
 use super::secrets::Secrets;
 use super::writer::Recorder;
+
+/// How many characters of an output that is written as a digest are written for readers.
+const SHOWN: usize = 200;
 
 /// The recording of the machines of one thread; without a recorder it does nothing. A clone is a handle to the same.
 #[derive(Clone, Default)]
