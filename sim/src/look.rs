@@ -11,7 +11,6 @@ use skeg_core::controllers::Work;
 use skeg_core::object::{Object, ObjectKey};
 use skeg_core::store::{StoreEvent, StoreKey};
 
-use crate::converge::objects;
 use crate::process::{Process, Running};
 use crate::report::Table;
 use crate::world::World;
@@ -190,10 +189,7 @@ fn queues(world: &World) -> Vec<Vec<String>> {
 }
 
 fn leases(world: &World) -> Vec<Vec<String>> {
-    let lease = |name: &str| {
-        objects(&world.store, Kind::LEASE)
-            .find(|lease| lease.name() == name && lease.key().namespace() == "kube-system")
-    };
+    let lease = |name: &str| world.store.object(&ObjectKey::new(Kind::LEASE, "kube-system", name));
     let mut rows = Vec::new();
     for id in world.processes.ids() {
         let Some((role, leads)) = world.leadership(id) else { continue };

@@ -47,7 +47,7 @@ pub struct Moment {
     /// Who writes: a user at the API, such as `replicaset-controller`; or who hears: a process, such as
     /// `controller-manager-0`. `None`: anybody.
     pub by: Option<String>,
-    /// The how manieth time; 1 is the first.
+    /// Which occurrence; 1 is the first.
     pub nth: u64,
 }
 

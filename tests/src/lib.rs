@@ -2,6 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use skeg_sim::files::Source;
+
+/// The files of this machine.
+pub struct Disk;
+
+impl Source for Disk {
+    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
+        std::fs::read(path).map_err(|e| e.to_string())
+    }
+
+    fn directory(&self, _path: &str) -> Option<Vec<String>> {
+        None
+    }
+}
+
 /// The root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()

@@ -8,20 +8,8 @@ use std::path::Path;
 
 use skeg_core::scheduler::gpu::Policy;
 use skeg_sim::arrivals::{Trace, play};
-use skeg_sim::files::Source;
 use skeg_sim::files::openb::read;
-
-struct Disk;
-
-impl Source for Disk {
-    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        std::fs::read(path).map_err(|e| e.to_string())
-    }
-
-    fn directory(&self, _: &str) -> Option<Vec<String>> {
-        None
-    }
-}
+use skeg_tests::Disk;
 
 fn trace(pods: &str) -> Option<Trace> {
     let Ok(shared) = std::env::var("SKEG_SHARED") else {

@@ -5,6 +5,7 @@
 use skeg_sim::files::{LoadOptions, Loaded, Source, load};
 use skeg_sim::outcome::{Happening, Outcome};
 use skeg_sim::{RunOptions, Silent, run};
+use skeg_tests::Disk;
 
 /// One file, held in memory.
 struct Text<'t>(&'t str);
@@ -385,19 +386,6 @@ fn sets_and_jobs_count() {
         &["2 wanted: 1 replicas, 0 ready", "didn't match Pod's node affinity"],
     );
     assert_lacks(&o, "Job default/fails", &["it has failed: BackoffLimitExceeded"]);
-}
-
-/// Files on disk.
-struct Disk;
-
-impl Source for Disk {
-    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        std::fs::read(path).map_err(|e| e.to_string())
-    }
-
-    fn directory(&self, _path: &str) -> Option<Vec<String>> {
-        None
-    }
 }
 
 /// The expected result of a case.

@@ -8,20 +8,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use skeg_sim::files::{LoadOptions, Source, load};
+use skeg_sim::files::{LoadOptions, load};
 use skeg_sim::{Observer, RunOptions, run};
-
-struct Disk;
-
-impl Source for Disk {
-    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        std::fs::read(path).map_err(|e| e.to_string())
-    }
-
-    fn directory(&self, _path: &str) -> Option<Vec<String>> {
-        None
-    }
-}
+use skeg_tests::Disk;
 
 /// Collects the lines of a story.
 struct Teller {

@@ -19,6 +19,7 @@ use skeg_core::proxy::ServiceProxy;
 use skeg_core::scheduler::SchedulerProcess;
 use skeg_core::{Kinds, Mono, Now, Rng};
 use skeg_sim::metrics::SimulatedMetrics;
+use skeg_sim::report::shortened;
 
 use super::format::{EXTENSION, Ended, FORMAT, Header, Input, Line, Machine, Of, Said, Step, WHOLE, digest, mask};
 use crate::Exit;
@@ -288,15 +289,16 @@ impl Replay<'_> {
         player.tally.inputs += 1;
         player.tally.decisions += decided.len() as u64;
         let parting = part(&recorded, &decided, (next, woken), &hidden);
-        let machine = player.tally.machine.clone();
         match parting {
             Parting::None => {}
             Parting::Excused(places) => {
                 player.tally.excused += 1;
+                let machine = player.tally.machine.clone();
                 self.result.excused.push(Excuse { machine, step: n, places });
             }
             Parting::At(recorded, decided) => {
                 player.tally.diverged += 1;
+                let machine = player.tally.machine.clone();
                 let inputs = player.before.iter().cloned().collect();
                 let divergence = || {
                     let at = mono.as_secs_f64();
@@ -311,19 +313,12 @@ impl Replay<'_> {
 
 fn remember(before: &mut VecDeque<String>, input: &Input) {
     before.push_back(match input {
-        Input::Handle(value) => shortened(&value.to_string()),
+        Input::Handle(value) => shortened(&value.to_string(), SHOWN),
         Input::Timeout => "its time has come".to_owned(),
         Input::Resign => "it is to give up what it leads".to_owned(),
     });
     if before.len() > CONTEXT + 1 {
         before.pop_front();
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}… and {} bytes more", &text[..end], text.len() - end),
     }
 }
 
@@ -387,7 +382,7 @@ fn part(
         let (Some(said), Some(value)) = (recorded.get(n), decided.get(n)) else {
             let nothing = || "nothing more".to_owned();
             let said = recorded.get(n).map_or_else(nothing, show);
-            return Parting::At(said, decided.get(n).map_or_else(nothing, |v| shortened(&v.to_string())));
+            return Parting::At(said, decided.get(n).map_or_else(nothing, |v| shortened(&v.to_string(), SHOWN)));
         };
         if said.is(value) {
             continue;
@@ -435,21 +430,21 @@ impl Said {
 
 fn show(said: &Said) -> String {
     match said {
-        Said::Whole(value) => shortened(&value.to_string()),
+        Said::Whole(value) => shortened(&value.to_string(), SHOWN),
         Said::Digest { begin, .. } => format!("{begin}… (more than {WHOLE} bytes, by digest)"),
     }
 }
 
 /// Two outputs that differ, from shortly before where they do.
 fn apart(said: &Said, value: &Value) -> (String, String) {
-    let Said::Whole(whole) = said else { return (show(said), shortened(&value.to_string())) };
+    let Said::Whole(whole) = said else { return (show(said), shortened(&value.to_string(), SHOWN)) };
     let (a, b) = (whole.to_string(), value.to_string());
     let same =
         a.char_indices().zip(b.chars()).find(|((_, a), b)| a != b).map_or(a.len().min(b.len()), |((at, _), _)| at);
     let from = a[..same].char_indices().rev().nth(SHOWN / 4).map_or(0, |(at, _)| at);
     let tail = |text: &str| match from {
-        0 => shortened(text),
-        _ => format!("{} … {}", text.chars().take(SHOWN / 8).collect::<String>(), shortened(&text[from..])),
+        0 => shortened(text, SHOWN),
+        _ => format!("{} … {}", text.chars().take(SHOWN / 8).collect::<String>(), shortened(&text[from..], SHOWN)),
     };
     (tail(&a), tail(&b))
 }

@@ -102,10 +102,8 @@ fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Worklo
     };
     let nodes: Vec<String> = pools.iter().flat_map(of_pool).collect();
     let kinds = workloads.iter().flat_map(|workload| &workload.objects).map(Object::kind).collect();
-    let swarm = match scenario.faults {
-        FaultLevel::Listed => fault::draw_some(scenario, &kinds, seed),
-        FaultLevel::None | FaultLevel::Light | FaultLevel::Heavy => Vec::new(),
-    };
+    let swarm =
+        if scenario.faults == FaultLevel::Listed { fault::draw_some(scenario, &kinds, seed) } else { Vec::new() };
     let swarm: Vec<Step> = swarm.into_iter().filter(|step| step.at >= BEGIN).collect();
     let faults: Vec<Duration> = swarm.iter().map(|step| step.at).collect();
     let (duration, has_spare_node) = (scenario.duration, has_spare_node(&scenario.cluster, workloads));

@@ -96,7 +96,7 @@ const ALWAYS: [(Kind, &str); 3] =
     [(Kind::POD, "kube-scheduler"), (Kind::POD, "generic-garbage-collector"), (Kind::POD, "node-controller")];
 
 impl Draw<'_> {
-    /// How manieth: mostly one of the first, seldom a late one.
+    /// Which occurrence: mostly one of the first, seldom a late one.
     fn nth(&mut self) -> u64 {
         let most = 1 << self.rng.below(6);
         1 + self.rng.below(most)

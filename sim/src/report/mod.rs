@@ -97,3 +97,11 @@ fn happenings(o: &Outcome) -> Vec<(f64, &str, bool)> {
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     all
 }
+
+/// A text of at most so many characters, and how many bytes are left out.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… and {} bytes more", &text[..end], text.len() - end),
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{page, text};
+use super::{page, shortened, text};
 use crate::outcome::{
     ExpectationResult, Happening, InvariantResult, NotConverged, Outcome, PendingPod, Rollout, Sample, Workload,
 };
@@ -119,4 +119,10 @@ fn the_page_needs_nothing_else_and_escapes_what_it_is_given() {
 fn an_empty_outcome_is_reported_too() {
     assert!(text(&Outcome::default(), true).contains("not converged"));
     assert!(page(&Outcome::default(), &[]).contains("</html>"));
+}
+
+#[test]
+fn what_is_shortened_says_so() {
+    assert_eq!(shortened("ä", 1), "ä");
+    assert_eq!(shortened(&"ä".repeat(5), 3), "äää… and 4 bytes more");
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use skeg_core::store::{StoreEvent, Stored};
 
 use super::{Event, TAGS, World};
+use crate::report::shortened;
 
 /// Maximum length of the description of a message that contains what others have written.
 const MOST: usize = 300;
@@ -20,7 +21,7 @@ impl World {
         let event = self.event_queue.peek(slot);
         let text = format!("{event:?}");
         let text = match event {
-            Event::ToClient { .. } | Event::FromStore { .. } => shortened(&text),
+            Event::ToClient { .. } | Event::FromStore { .. } => shortened(&text, MOST),
             Event::ToApi { .. }
             | Event::ToStore { .. }
             | Event::Closed { .. }
@@ -39,13 +40,6 @@ impl World {
         for change in self.store.just_changed().flat_map(|batch| &**batch) {
             self.trace.current.push_str(&commit(change));
         }
-    }
-}
-
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MOST) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}… and {} bytes more", &text[..end], text.len() - end),
     }
 }
 
@@ -123,7 +117,7 @@ fn difference(path: &mut String, old: &Value, new: &Value, text: &mut String) {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{MOST, difference, shortened};
+    use super::{MOST, difference};
 
     #[test]
     fn what_changed_is_told_whole() {
@@ -138,12 +132,5 @@ mod tests {
         check(json!({"l": [1]}), json!({"l": [1, 2]}), " l=[1,2]");
         let long = "x".repeat(10 * MOST);
         check(json!({}), json!({"a": long}), &format!(" a=\"{long}\""));
-    }
-
-    #[test]
-    fn what_is_shortened_says_so() {
-        assert_eq!(shortened("ä"), "ä");
-        let text = shortened(&"ä".repeat(MOST + 2));
-        assert!(text.ends_with("ä… and 4 bytes more"), "{text}");
     }
 }

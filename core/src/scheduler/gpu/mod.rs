@@ -20,6 +20,7 @@ pub use fragmentation::Fragmentation;
 pub use policy::{GpuShare, Policy, Sharing, Target};
 
 use super::cache::{Nodes, Slot};
+use super::resources::ResourceId;
 use super::shape::Shape;
 
 /// The resource: thousandths of a GPU.
@@ -46,7 +47,6 @@ pub struct Room<'a> {
 impl<'a> Room<'a> {
     /// What is free on the node at a slot.
     pub fn at(nodes: &'a Nodes, slot: Slot) -> Room<'a> {
-        use super::resources::ResourceId;
         let cpu = nodes.allocatable(ResourceId::CPU, slot).wrapping_sub(nodes.requested(ResourceId::CPU, slot));
         let labels = nodes.meta(slot).labels.as_ref();
         Room { cpu, gpus: nodes.gpus(slot).free(), model: labels.and_then(|l| l.get(GPU_MODEL)).map(String::as_str) }
@@ -55,6 +55,5 @@ impl<'a> Room<'a> {
 
 /// The devices that a pod of a shape gets on a node that it fits. `draw` draws one of so many, all equally likely.
 pub fn devices(shape: &Shape, nodes: &Nodes, slot: Slot, draw: impl FnOnce(u32) -> u32) -> Devices {
-    use super::resources::ResourceId;
     shape.rules.sharing.devices(shape.gpu, shape.request(ResourceId::CPU), Room::at(nodes, slot), draw)
 }
