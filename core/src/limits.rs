@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between the bookmarks of a watch that asked for them (apiserver `bookmarkFrequency`).
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long before the time-out of a watch its last bookmark comes.
+pub const BOOKMARK_BEFORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Minimum time that a client waits on a silent watch before it opens another (client-go `minWatchTimeout`); the actual
 /// time is random, up to twice as long.
 pub const WATCH_PATIENCE: Duration = Duration::from_secs(300);

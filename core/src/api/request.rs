@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -244,6 +245,10 @@ pub struct WatchOptions {
     pub bookmarks: bool,
     /// `sendInitialEvents`: start with every existing object, then a bookmark with `initial_events_end`.
     pub send_initial_events: bool,
+    /// `timeoutSeconds`: when whoever serves it ends it. A bookmark comes shortly before, so that the next watch begins
+    /// as close to the present as possible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
 }
 
 /// How an object is patched.

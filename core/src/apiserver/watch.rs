@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::cache::{Cache, node_of, object_of};
 use super::{ConnId, Out, fields, reply};
@@ -139,7 +140,8 @@ impl Watchers {
         options: WatchOptions,
         out: &mut Vec<Out>,
     ) {
-        let WatchOptions { labels, fields, rv, bookmarks, send_initial_events } = options;
+        let WatchOptions { labels, fields, rv, bookmarks, send_initial_events, timeout } = options;
+        let bookmark = bookmarks.then(|| first_bookmark(timeout));
         let place = match (fields.required("spec.nodeName"), fields.required("metadata.name")) {
             (Some(node), _) if kind == Kind::POD => Place::Node(Rc::from(node)),
             (_, Some(name)) => Place::Name(Rc::from(name)),
@@ -191,10 +193,10 @@ impl Watchers {
                 }
             }
         }
-        self.register(now, watcher, bookmarks);
+        self.register(now, watcher, bookmark);
     }
 
-    fn register(&mut self, now: Now, watcher: Watcher, bookmarks: bool) {
+    fn register(&mut self, now: Now, watcher: Watcher, bookmark: Option<Duration>) {
         self.cancel(watcher.conn, watcher.id);
         self.next_serial += 1;
         let kind = usize::from(watcher.kind.0);
@@ -205,8 +207,11 @@ impl Watchers {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
-        if bookmarks {
-            self.bookmarks.push_back((now.mono + limits::BOOKMARK_INTERVAL, slot, watcher.serial));
+        if let Some(after) = bookmark {
+            // Most come at the end.
+            let due = (now.mono + after, slot, watcher.serial);
+            let at = self.bookmarks.partition_point(|other| *other <= due);
+            self.bookmarks.insert(at, due);
         }
         self.kinds[kind].add(&watcher.place, slot);
         self.by_request.insert((watcher.conn, watcher.id), slot);
@@ -297,6 +302,14 @@ impl Watchers {
             }
         }
     }
+}
+
+/// When a watch gets its first bookmark: after the interval, or before its time-out, if that is sooner (the API
+/// server's `nextBookmarkTime`).
+fn first_bookmark(timeout: Option<Duration>) -> Duration {
+    let before = timeout.map(|timeout| timeout.saturating_sub(limits::BOOKMARK_BEFORE_TIMEOUT));
+    let before = before.filter(|before| !before.is_zero());
+    before.unwrap_or(limits::BOOKMARK_INTERVAL).min(limits::BOOKMARK_INTERVAL)
 }
 
 /// The node of a pod; empty if it has none.

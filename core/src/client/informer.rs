@@ -215,6 +215,7 @@ impl Informer {
             rv,
             bookmarks: true,
             send_initial_events: false,
+            timeout: None,
         };
         let call = Call::Watch { kind: c.kind, namespace: Rc::clone(&c.namespace), options };
         out.push(ToServer::Request(id, Request::new(&c.user, call)));

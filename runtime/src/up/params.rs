@@ -130,8 +130,8 @@ impl Params {
         }
         let bookmarks = self.flag("allowWatchBookmarks");
         let timeout = self.number::<i64>("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
-        let options = WatchOptions { labels, fields, rv, bookmarks, send_initial_events };
-        Ok((options, timeout.map(Duration::from_secs)))
+        let timeout = timeout.map(Duration::from_secs);
+        Ok((WatchOptions { labels, fields, rv, bookmarks, send_initial_events, timeout }, timeout))
     }
 
     /// Options of a write. `options` is their kind in error messages, such as `CreateOptions`.

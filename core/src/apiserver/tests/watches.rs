@@ -160,6 +160,27 @@ fn bookmarks_tell_of_what_did_not_concern() {
 }
 
 #[test]
+fn a_watch_that_times_out_has_a_bookmark_before() {
+    let check = |timeout: Option<u64>, expect: u64| {
+        let mut c = cluster(1);
+        let timeout = timeout.map(std::time::Duration::from_secs);
+        let options = WatchOptions { bookmarks: true, timeout, ..fields("spec.nodeName=n1") };
+        // Another one, whose bookmarks come later.
+        c.watch_at(0, Kind::POD, "", WatchOptions { bookmarks: true, ..WatchOptions::default() });
+        let watch = c.watch_at(0, Kind::POD, "", options);
+        c.create(pod("a")).unwrap();
+        c.tick(expect - 1);
+        assert_eq!(c.seen(watch), "", "{timeout:?}");
+        c.tick(2);
+        assert_eq!(c.seen(watch), "*", "{timeout:?}");
+    };
+    check(Some(10), 8);
+    check(Some(600), 60);
+    check(Some(1), 60);
+    check(None, 60);
+}
+
+#[test]
 fn watches_end_when_they_are_cancelled() {
     let mut c = cluster(1);
     let a = c.watch_at(0, Kind::CONFIG_MAP, "", WatchOptions::default());
