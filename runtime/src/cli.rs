@@ -144,6 +144,10 @@ pub enum Command {
     #[cfg(feature = "up")]
     #[command(after_help = crate::up::AGENT_HELP)]
     Agent(crate::up::AgentArgs),
+    /// Replace a ReplicationController by another one, pod by pod.
+    #[cfg(feature = "up")]
+    #[command(after_help = crate::up::ROLLING_UPDATE_HELP)]
+    RollingUpdate(crate::up::RollingUpdateArgs),
     /// End a cluster that `skeg up` runs, or a server.
     #[cfg(feature = "up")]
     Down(crate::up::InstanceArgs),

@@ -97,6 +97,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "up")]
         Command::Agent(args) => up::agent(&args),
         #[cfg(feature = "up")]
+        Command::RollingUpdate(args) => up::rolling_update(&args),
+        #[cfg(feature = "up")]
         Command::Down(args) => up::down(&args),
         #[cfg(feature = "up")]
         Command::Status(args) => up::status(&args),

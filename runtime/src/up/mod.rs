@@ -42,6 +42,7 @@ mod proxy;
 mod render;
 mod reply;
 mod review;
+mod rolling_update;
 mod route;
 mod selection;
 mod served;
@@ -67,6 +68,7 @@ pub use agents::{AGENT_HELP, AgentArgs, agent};
 pub use args::{InstanceArgs, UP_HELP, UpArgs};
 pub use doctor::{DOCTOR_HELP, DoctorArgs, doctor};
 pub use instance::{down, status};
+pub use rolling_update::{ROLLING_UPDATE_HELP, RollingUpdateArgs, rolling_update};
 pub use servers::{SERVER_HELP, ServerArgs, server};
 
 use clock::Clock;

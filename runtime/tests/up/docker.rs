@@ -129,6 +129,14 @@ pub fn make_image(socket: &str, busybox: &str) {
     assert!(code == 200 && !body.contains("\"error\""), "{code} {body}");
 }
 
+/// The image under another tag; returns its name.
+pub fn another_tag(tag: &str) -> String {
+    let (name, _) = IMAGE.split_once(':').expect("it has a tag");
+    let tagged = engine("POST", &format!("/images/{IMAGE}/tag?repo={name}&tag={tag}"), b"");
+    assert_eq!(tagged.expect("the engine answers").0, 201);
+    format!("{name}:{tag}")
+}
+
 pub fn start(test: &str, args: &[&str]) -> Cluster {
     let host = format!("unix://{}", socket());
     let cluster = Cluster::start_with(test, &[&["--docker", "--docker-host", &host], args].concat());

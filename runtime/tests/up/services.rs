@@ -2,20 +2,23 @@
 //! pods are replaced. As the tests of [`crate::docker`], these are skipped where there is no engine.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::Cluster;
-use crate::docker::{PODS, container, create, end, events, gone, pod, start, to_use, wait, with};
+use crate::client::{Cluster, scratch};
+use crate::docker::{IMAGE, PODS, another_tag, container, create, end, events, gone, pod, start, to_use, wait, with};
+use crate::recording;
 use crate::streams::exec;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+const CONTROLLERS: &str = "/api/v1/namespaces/default/replicationcontrollers";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 /// A server at port 8080 that tells the name of its pod. Before it ends it goes on for a moment, as a server must that
@@ -71,8 +74,8 @@ fn answers(cluster: &Cluster, from: &str, name: &str, port: u16) -> BTreeSet<Str
     within(cluster, from, &["/bin/bash", "-c", &script]).lines().map(str::to_owned).collect()
 }
 
-/// Asks an HTTP server of this host's network; returns the body.
-fn http(address: &str) -> std::io::Result<String> {
+/// Asks an HTTP server of this thread's network; returns the body.
+pub fn http(address: &str) -> std::io::Result<String> {
     let address = address.parse().expect("an address");
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -189,23 +192,59 @@ fn services_are_reached_by_their_names() {
     assert!(!rules().contains("10.211.0."), "rules are left behind: {}", rules());
 }
 
+/// A cluster whose Service `web` is asked all the time by its ClusterIP and its NodePort.
+struct Loaded {
+    cluster: Cluster,
+    recordings: PathBuf,
+    stop: Arc<AtomicBool>,
+    loads: Vec<std::thread::JoinHandle<(usize, Vec<String>)>>,
+}
+
+impl Loaded {
+    /// `workload` is created at the path, and its two pods are waited for.
+    fn start(test: &str, network: &str, (path, workload): (&str, Value)) -> Loaded {
+        let recordings = recording::empty(test);
+        let range = format!("{network}.0/24");
+        let record = recordings.to_str().expect("paths of tests are text");
+        let cluster = start(test, &["--in-memory", "--service-cluster-ip-range", &range, "--record", record]);
+        cluster.create(path, &workload);
+        let address = format!("{network}.20");
+        cluster.create(SERVICES, &service("web", "web", json!({"type": "NodePort", "clusterIP": address})));
+        cluster.wait_for("both pods are ready", || ready(&cluster, "app=web").len() == 2);
+        let node = cluster.get("/api/v1/nodes").json()["items"][0]["status"]["addresses"][0]["address"].clone();
+        let made = cluster.get(&format!("{SERVICES}/web")).json();
+        let node_port = format!("{}:{}", node.as_str().expect("an address"), made["spec"]["ports"][0]["nodePort"]);
+        let addresses = vec![format!("{address}:80"), node_port];
+        for address in &addresses {
+            cluster.wait_for("the Service answers", || http(address).is_ok());
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let loads = (0..2).map(|_| load(addresses.clone(), Arc::clone(&stop))).collect();
+        Loaded { cluster, recordings, stop, loads }
+    }
+
+    /// Not one request has failed, and the same is decided again.
+    fn end(self) {
+        // The last of the old pods are on their way out.
+        std::thread::sleep(Duration::from_secs(5));
+        self.stop.store(true, Ordering::Relaxed);
+        let mut count = 0;
+        for load in self.loads {
+            let (asked, failed) = load.join().expect("it ends well");
+            assert_eq!(failed, Vec::<String>::new(), "of {asked}");
+            count += asked;
+        }
+        assert!(count > 200, "{count} requests are no load");
+        end(self.cluster);
+        recording::replays(&self.recordings);
+    }
+}
+
 #[test]
 fn a_rolling_update_loses_no_request() {
     let Some(_engine) = to_use() else { return };
-    let cluster = start("docker-rolling", &["--in-memory", "--service-cluster-ip-range", "10.212.0.0/24"]);
-    cluster.create(DEPLOYMENTS, &deployment("1"));
-    let fixed = json!({"type": "NodePort", "clusterIP": "10.212.0.20"});
-    cluster.create(SERVICES, &service("web", "web", fixed));
-    cluster.wait_for("both pods are ready", || ready(&cluster, "app=web").len() == 2);
-    let node = cluster.get("/api/v1/nodes").json()["items"][0]["status"]["addresses"][0]["address"].clone();
-    let made = cluster.get(&format!("{SERVICES}/web")).json();
-    let node_port = format!("{}:{}", node.as_str().expect("an address"), made["spec"]["ports"][0]["nodePort"]);
-    let addresses = vec!["10.212.0.20:80".to_owned(), node_port];
-    for address in &addresses {
-        cluster.wait_for("the Service answers", || http(address).is_ok());
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let loads: Vec<_> = (0..2).map(|_| load(addresses.clone(), Arc::clone(&stop))).collect();
+    let loaded = Loaded::start("docker-rolling", "10.212.0", (DEPLOYMENTS, deployment("1")));
+    let cluster = &loaded.cluster;
     for version in ["2", "1"] {
         // The update, and the way back.
         let patch = json!({"spec": {"template": {"metadata": {"labels": {"version": version}}}}});
@@ -213,20 +252,81 @@ fn a_rolling_update_loses_no_request() {
         let patched = cluster.send("PATCH", &format!("{DEPLOYMENTS}/web"), &headers, patch.to_string().as_bytes());
         assert_eq!(patched.code, 200, "{}", patched.text());
         cluster.wait_for("the update is through", || {
-            ready(&cluster, &format!("app=web,version={version}")).len() == 2 && ready(&cluster, "app=web").len() == 2
+            ready(cluster, &format!("app=web,version={version}")).len() == 2 && ready(cluster, "app=web").len() == 2
         });
     }
-    // The last of the old ones are on their way out.
-    std::thread::sleep(Duration::from_secs(5));
-    stop.store(true, Ordering::Relaxed);
-    let mut count = 0;
-    for load in loads {
-        let (asked, failed) = load.join().expect("it ends well");
-        assert_eq!(failed, Vec::<String>::new(), "of {asked}");
-        count += asked;
-    }
-    assert!(count > 200, "{count} requests are no load");
-    end(cluster);
+    loaded.end();
+}
+
+/// `skeg rolling-update` with these words.
+fn rolling_update(cluster: &Cluster, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
+    command.arg("rolling-update").args(words).args(["--poll-interval", "300ms", "--kubeconfig"]);
+    command.arg(&cluster.kubeconfig);
+    command
+}
+
+#[test]
+fn a_rolling_update_of_a_replication_controller_loses_no_request() {
+    let Some(_engine) = to_use() else { return };
+    let next = another_tag("2");
+    let controller = json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "web"}, "spec": {
+        "replicas": 2, "selector": {"app": "web"}, "template": deployment("1")["spec"]["template"]}});
+    let loaded = Loaded::start("docker-rolling-rc", "10.214.0", (CONTROLLERS, controller));
+    let cluster = &loaded.cluster;
+    let image = |name: &str| {
+        let found = cluster.get(&format!("{CONTROLLERS}/{name}")).json();
+        found["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+    };
+    let told = |command: &mut Command, code: i32| {
+        let done = command.output().expect("the binary runs");
+        let text = [done.stdout, done.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert_eq!(done.status.code(), Some(code), "{text}");
+        text
+    };
+
+    // To another image, under the same name.
+    let words = ["web", "--image", next.as_str(), "--update-period", "500ms"];
+    let text = told(&mut rolling_update(cluster, &words), 0);
+    assert!(text.ends_with("replicationcontroller/web rolling updated\n"), "{text}");
+    assert!(text.contains("Scaling web down to 1\n") && text.contains("Renaming web-"), "{text}");
+    assert_eq!(image("web"), json!(next));
+    let list = cluster.get(CONTROLLERS).json();
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
+    let text = told(&mut rolling_update(cluster, &words), 2);
+    assert!(text.contains("must be distinct from existing container image"), "{text}");
+
+    // One that is ended in its middle, refused for a third image, and rolled back.
+    let words = ["web", "web-next", "--image", IMAGE, "--update-period", "2s"];
+    let mut begun = rolling_update(cluster, &words).stdout(Stdio::piped()).spawn().expect("the binary runs");
+    let lines = BufReader::new(begun.stdout.take().expect("it is piped")).lines();
+    let mut lines = lines.map_while(Result::ok);
+    assert!(lines.any(|line| line == "Scaling web down to 1"), "it has begun");
+    begun.kill().expect("it is our child");
+    begun.wait().expect("it is our child");
+    let text = told(&mut rolling_update(cluster, &["web", "web-next", "--image", "another:3"]), 2);
+    let expect = format!("Either continue in-progress update with --image={IMAGE} or rollback with --rollback");
+    assert!(text.contains(&expect), "{text}");
+    let text = told(&mut rolling_update(cluster, &["web", "web-next", "--rollback", "--update-period", "500ms"]), 0);
+    assert!(text.ends_with("replicationcontroller/web rolling updated\n"), "{text}");
+    assert_eq!(image("web"), json!(next));
+    assert_eq!(cluster.get(&format!("{CONTROLLERS}/web-next")).code, 404);
+    cluster.wait_for("both pods are ready", || ready(cluster, "app=web").len() == 2);
+
+    // By a file.
+    let file = scratch("docker-rolling-rc").join("web-2.yaml");
+    let template = deployment("3")["spec"]["template"].clone();
+    let spec = json!({"replicas": 2, "selector": {"app": "web", "version": "3"}, "template": template});
+    let last =
+        json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "web-2"}, "spec": spec});
+    std::fs::write(&file, last.to_string()).expect("it can be written");
+    let file = file.to_str().expect("paths of tests are text");
+    let text = told(&mut rolling_update(cluster, &["web", "-f", file, "--update-period", "500ms"]), 0);
+    assert!(text.ends_with("replicationcontroller/web rolling updated to \"web-2\"\n"), "{text}");
+    assert_eq!((cluster.get(&format!("{CONTROLLERS}/web")).code, image("web-2")), (404, json!(IMAGE)));
+    assert_eq!(ready(cluster, "app=web,version=3").len(), 2);
+    loaded.end();
 }
 
 #[test]

@@ -169,7 +169,7 @@ async fn wait(time: Duration) {
 async fn join(identity: &Identity, bootstrap: &Path) -> Result<(), String> {
     let credentials = Credentials::read(bootstrap)?;
     let template = credentials.config.clone();
-    let client = Client::new(credentials).map_err(|why| format!("error: {}: {why}", bootstrap.display()))?;
+    let client = Client::new(credentials, "kubelet").map_err(|why| format!("error: {}: {why}", bootstrap.display()))?;
     let (certificate, key) = obtain(&client, &identity.node).await?;
     write(identity, &template, &certificate, &key)?;
     tracing::info!(node = identity.node, "the node has got a certificate by its token");
@@ -179,7 +179,8 @@ async fn join(identity: &Identity, bootstrap: &Path) -> Result<(), String> {
 /// Asks for the first certificate until there is one.
 pub async fn bootstrap(identity: &Identity, bootstrap: &Path) -> Result<(), String> {
     // What is wrong with the file itself does not mend by waiting.
-    Client::new(Credentials::read(bootstrap)?).map_err(|why| format!("error: {}: {why}", bootstrap.display()))?;
+    Client::new(Credentials::read(bootstrap)?, "kubelet")
+        .map_err(|why| format!("error: {}: {why}", bootstrap.display()))?;
     while let Err(why) = join(identity, bootstrap).await {
         tracing::warn!("no certificate yet: {why}");
         sleep(AGAIN).await;

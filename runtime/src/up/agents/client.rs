@@ -19,11 +19,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
+use skeg_core::api::{self, Status};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::kubeconfig::Credentials;
-use super::link::Ask;
+use super::link::{self, Ask, Expect};
 use crate::up::discovery::KUBERNETES_VERSION;
 
 /// How long it may take to reach a server.
@@ -60,6 +61,8 @@ struct Places {
 #[derive(Debug)]
 pub struct Client {
     places: Arc<Places>,
+    /// The program that it is to servers.
+    program: &'static str,
     /// Who it is; a certificate is renewed while it works.
     identity: RwLock<Identity>,
     /// Connections that are open, with their servers.
@@ -106,6 +109,17 @@ pub enum Outcome {
     Unknown(String),
 }
 
+impl Outcome {
+    /// What a machine is told of it.
+    pub fn reply(self, expect: Expect) -> Result<api::Response, Status> {
+        match self {
+            Outcome::Answered(code, body) => link::reply(expect, code, &body),
+            Outcome::Unsent(why) => Err(Status::unavailable(why)),
+            Outcome::Unknown(why) => Err(Status::timeout(why)),
+        }
+    }
+}
+
 /// Why a try failed.
 enum Failed {
     Unsent(String),
@@ -129,8 +143,8 @@ impl Places {
 }
 
 impl Client {
-    /// A client of all servers of a kubeconfig.
-    pub fn new(credentials: Credentials) -> Result<Client, String> {
+    /// A client of all servers of a kubeconfig, which calls itself by this program's name.
+    pub fn new(credentials: Credentials, program: &'static str) -> Result<Client, String> {
         let Credentials { servers, tls, token, .. } = credentials;
         let place = |url: &String| {
             let bad = || format!("{url:?} is not the URL of a server, such as https://10.0.0.1:6443");
@@ -144,6 +158,7 @@ impl Client {
         };
         let all = servers.iter().map(place).collect::<Result<_, _>>()?;
         Ok(Client {
+            program,
             places: Arc::new(Places { all, current: AtomicUsize::new(0) }),
             identity: RwLock::new(Identity::of(tls, token.as_deref())?),
             open: Mutex::default(),
@@ -236,7 +251,7 @@ impl Client {
         let host = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let mut request = Request::builder().method(&ask.method).uri(format!("https://{host}{}", ask.path));
         request = request.header(ACCEPT, "application/json");
-        request = request.header(USER_AGENT, format!("kubelet/{KUBERNETES_VERSION}"));
+        request = request.header(USER_AGENT, format!("{}/{KUBERNETES_VERSION}", self.program));
         if !ask.body.is_empty() {
             request = request.header(CONTENT_TYPE, ask.media_type);
         }

@@ -232,12 +232,7 @@ impl Host {
     fn take(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Outcome((who, id), expect, outcome) => {
-                let result = match outcome {
-                    Outcome::Answered(code, body) => link::reply(expect, code, &body),
-                    Outcome::Unsent(why) => Err(Status::unavailable(why)),
-                    Outcome::Unknown(why) => Err(Status::timeout(why)),
-                };
-                self.step(who, Some(FromServer::Reply(id, result)));
+                self.step(who, Some(FromServer::Reply(id, outcome.reply(expect))));
             }
             // What still comes of a watch that was cancelled is not for its machine.
             Inbound::Line(id, line) if self.watches.contains_key(&id) => match link::event(&line) {

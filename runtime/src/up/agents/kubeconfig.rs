@@ -45,6 +45,15 @@ impl Credentials {
 }
 
 impl Credentials {
+    /// The namespace of the current context.
+    pub fn namespace(&self) -> String {
+        let context = &self.config["current-context"];
+        let entries = self.config["contexts"].as_array().into_iter().flatten();
+        let found = entries.into_iter().find(|entry| entry["name"] == *context);
+        let namespace = found.and_then(|entry| entry["context"]["namespace"].as_str());
+        namespace.filter(|name| !name.is_empty()).unwrap_or("default").to_owned()
+    }
+
     /// The same kubeconfig, with another certificate of its current user.
     pub fn with_certificate(config: &Value, certificate: &str, key: &str) -> Value {
         let mut config = config.clone();

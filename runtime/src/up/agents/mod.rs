@@ -10,7 +10,7 @@ mod client;
 mod containers;
 mod host;
 mod kubeconfig;
-mod link;
+pub mod link;
 mod names;
 mod port;
 mod routes;
@@ -45,7 +45,7 @@ use crate::disk::explain;
 use crate::recording::tape::Tape;
 use crate::recording::writer::{RecordArgs, Recorder};
 use certificate::Identity;
-use client::Client;
+pub use client::Client;
 use containers::{Containers, Real, Simulated};
 use host::{Carrier, Host, Inbound};
 pub use kubeconfig::Credentials;
@@ -216,7 +216,7 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     credentials.certificate.as_deref().map_or(Ok(()), |own| identity.check(own))?;
     let (config, own, servers) =
         (credentials.config.clone(), credentials.certificate.clone(), credentials.servers.join(","));
-    let client = Client::new(credentials);
+    let client = Client::new(credentials, "kubelet");
     let client = Arc::new(client.map_err(|why| format!("error: {}: {why}", args.kubeconfig.display()))?);
     if let Some(own) = own {
         let rng = Rng::stream(seed, "certificate", 0);
