@@ -1,5 +1,5 @@
 //! Tasks of this repository: `cargo xtask test`, `cargo xtask lint`, `cargo xtask bench`, `cargo xtask swarm`, `cargo
-//! xtask schema`, `cargo xtask bugs`.
+//! xtask soak`, `cargo xtask schema`, `cargo xtask bugs`.
 //!
 //! But for the last two it only starts other commands and passes on their exit status, so that a task is the same here
 //! and in CI.
@@ -18,6 +18,9 @@ Tasks:
   cargo xtask lint                                    formatting and lints
   cargo xtask bench [NAME…] [--output json|text]      release figures; all of them without a name
   cargo xtask swarm [A..B] [--jobs N]                 heavy faults over many seeds (0..100 without a range)
+  cargo xtask soak [--minutes N]                      at length what CI runs shortened: heavy faults and drawn runs, and
+                                                      real clusters whose parts are killed and cut off for N minutes
+                                                      (60); needs etcd, and root with Docker
   cargo xtask bugs [NAME…] [--check] [--write]        explores until each bug of bugs/ is found; --check only applies
                                                       the patches, --write updates docs/bugs.md
   cargo xtask schema                                  core's table of types, from the data that SKEG_SHARED names
@@ -76,6 +79,13 @@ const REQUIRE_ETCD: &str = "SKEG_REQUIRE_ETCD";
 /// The scenario of the swarm.
 const SWARM: &str = "examples/heavy-50.yaml";
 
+/// How many seeds a soak takes: of the swarm, and of drawn runs.
+const SOAK_SWARM: &str = "0..2000";
+const SOAK_EXPLORE: &str = "0..5000";
+/// The tests that a soak runs at length, by parts of their names; the variable says for how many minutes.
+const SOAKED: [&str; 1] = ["partitions::"];
+const SOAK_MINUTES: &str = "SKEG_SOAK_MINUTES";
+
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let (task, rest) = args.split_first().map_or(("", &[][..]), |(t, r)| (t.as_str(), r));
@@ -84,6 +94,7 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "bench" => bench(rest),
         "swarm" => swarm(rest),
+        "soak" => soak(rest),
         "bugs" => xtask::bugs::run(Path::new(ROOT), rest),
         "schema" => xtask::schema::run(Path::new(ROOT)),
         _ => Err(USAGE.to_owned()),
@@ -206,4 +217,24 @@ fn swarm(args: &[String]) -> Result<(), String> {
     let mut command = cargo(&["run", "--release", "--quiet", "--package", "skeg-runtime", "--"]);
     command.args(["sim", "run", SWARM, "--seeds", &range]).args(rest);
     run(command)
+}
+
+/// What CI runs shortened, at length: one part after the other, each to its end, so that all failures are told.
+fn soak(args: &[String]) -> Result<(), String> {
+    let minutes = match args {
+        [] => 60,
+        [flag, minutes] if flag == "--minutes" => {
+            minutes.parse::<u32>().map_err(|e| format!("error: --minutes {minutes}: {e}"))?
+        }
+        _ => return Err(USAGE.to_owned()),
+    };
+    let features = features()?;
+    let mut explore = cargo(&["run", "--release", "--quiet", "--package", "skeg-runtime", "--"]);
+    explore.args(["sim", "explore", "--seeds", SOAK_EXPLORE, "--quiet"]);
+    let mut real = cargo(&["test", "--workspace", "--features", features, "--test", "up", "--"]);
+    real.args(SOAKED).args(["--nocapture", "--test-threads", "1"]);
+    real.env(SOAK_MINUTES, minutes.to_string()).env("SKEG_REQUIRE_DOCKER", "1").env(REQUIRE_ETCD, "1");
+    let parts = [swarm(&[SOAK_SWARM.to_owned(), "--quiet".to_owned()]), run(explore), run(real)];
+    let failed: Vec<String> = parts.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n")) }
 }

@@ -16,12 +16,36 @@ const TRIES: u32 = 6000;
 /// A directory in memory, where there is one: etcd waits for its disk at every write, and wants 128 MiB of it at once.
 const MEMORY: &str = "/dev/shm";
 
+/// Where a member is: its address, and what its command line begins with that it runs there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The address of its clients and its peers.
+    pub ip: String,
+    /// A command that runs another; empty on this host.
+    pub within: Vec<String>,
+}
+
+impl Place {
+    fn here() -> Place {
+        Place { ip: "127.0.0.1".to_owned(), within: Vec::new() }
+    }
+
+    /// A command that runs there.
+    pub fn command(&self, program: &str) -> Command {
+        let mut words = self.within.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().expect("there is the program at least"));
+        command.args(words);
+        command
+    }
+}
+
 /// A running etcd. It is killed, and its data removed, when it is dropped.
 pub struct Server {
     child: RefCell<Child>,
     dir: PathBuf,
     /// `http` or `https`, for its clients.
     scheme: &'static str,
+    place: Place,
     ports: [u16; 2],
     more: Vec<String>,
 }
@@ -46,24 +70,30 @@ impl Server {
     /// Starts the members of one etcd.
     #[allow(dead_code, reason = "not every test that includes this file needs several")]
     pub fn members(count: usize) -> Option<Vec<Server>> {
-        let ports: Vec<[u16; 2]> = free_ports(2 * count).chunks(2).map(|pair| [pair[0], pair[1]]).collect();
-        let peers = ports.iter().enumerate().map(|(n, [_, peer])| format!("m{n}=http://127.0.0.1:{peer}"));
+        let ports = free_ports(2 * count);
+        Server::members_at(ports.chunks(2).map(|pair| (Place::here(), [pair[0], pair[1]])).collect())
+    }
+
+    /// Starts the members of one etcd, each at its place and at these ports for its clients and its peers.
+    #[allow(dead_code, reason = "not every test that includes this file needs several")]
+    pub fn members_at(places: Vec<(Place, [u16; 2])>) -> Option<Vec<Server>> {
+        let peers = places.iter().enumerate().map(|(n, (at, [_, peer]))| format!("m{n}=http://{}:{peer}", at.ip));
         let peers: Vec<String> = peers.collect();
-        let start = |(n, ports): (usize, [u16; 2])| {
+        let start = |(n, (place, ports)): (usize, (Place, [u16; 2]))| {
             // Of a flag that is given twice, the last counts. Members wait for each other's heartbeats.
             let more = ["--name", &format!("m{n}"), "--initial-cluster", &peers.join(",")];
             let times = ["--heartbeat-interval", "100", "--election-timeout", "1000"];
-            Server::spawn_at("http", ports, &[more, times].concat())
+            Server::spawn_at("http", place, ports, &[more, times].concat())
         };
-        ports.into_iter().enumerate().map(start).collect()
+        places.into_iter().enumerate().map(start).collect()
     }
 
     fn spawn(scheme: &'static str, more: &[&str]) -> Option<Server> {
         let ports = free_ports(2);
-        Server::spawn_at(scheme, [ports[0], ports[1]], more)
+        Server::spawn_at(scheme, Place::here(), [ports[0], ports[1]], more)
     }
 
-    fn spawn_at(scheme: &'static str, ports: [u16; 2], more: &[&str]) -> Option<Server> {
+    fn spawn_at(scheme: &'static str, place: Place, ports: [u16; 2], more: &[&str]) -> Option<Server> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let memory = Path::new(MEMORY);
@@ -71,8 +101,8 @@ impl Server {
         let dir = parent.join(format!("skeg-etcd-{}-{count}", std::process::id()));
         fs::create_dir_all(&dir).expect("the directory for temporary files can be written");
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
-        match spawn(&dir, scheme, ports, &more) {
-            Ok(child) => Some(Server { child: RefCell::new(child), dir, scheme, ports, more }),
+        match spawn(&dir, scheme, &place, ports, &more) {
+            Ok(child) => Some(Server { child: RefCell::new(child), dir, scheme, place, ports, more }),
             Err(e) if std::env::var_os(REQUIRED).is_some() => {
                 panic!("etcd cannot be started: {e}; install it (apt-get install etcd-server), or unset {REQUIRED}")
             }
@@ -87,7 +117,7 @@ impl Server {
 
     /// The URL of its clients.
     pub fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.ports[0])
+        format!("{}://{}:{}", self.scheme, self.place.ip, self.ports[0])
     }
 
     /// Kills it as `kill -9` does.
@@ -99,7 +129,8 @@ impl Server {
 
     /// Starts it again with the data that it had.
     pub fn restart(&mut self) {
-        let child = spawn(&self.dir, self.scheme, self.ports, &self.more).expect("it could be started before");
+        let child =
+            spawn(&self.dir, self.scheme, &self.place, self.ports, &self.more).expect("it could be started before");
         self.child = RefCell::new(child);
     }
 
@@ -169,10 +200,11 @@ fn log(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
-fn spawn(dir: &Path, scheme: &str, [client, peer]: [u16; 2], more: &[String]) -> std::io::Result<Child> {
-    let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+fn spawn(dir: &Path, scheme: &str, place: &Place, [client, peer]: [u16; 2], more: &[String]) -> std::io::Result<Child> {
+    let (client, peer) = (format!("{scheme}://{}:{client}", place.ip), format!("http://{}:{peer}", place.ip));
     let log = File::options().create(true).append(true).open(log(dir))?;
-    Command::new("etcd")
+    place
+        .command("etcd")
         .args(["--name", "test", "--data-dir"])
         .arg(dir.join("data"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])

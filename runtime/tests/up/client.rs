@@ -59,6 +59,17 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// What came of a request to a server that may be cut off at any moment.
+#[derive(Debug)]
+pub enum Tried {
+    /// It was not sent.
+    Unsent,
+    /// It was sent, at least in part, and no whole answer came.
+    Unanswered,
+    /// This came.
+    Answered(Answer),
+}
+
 impl Answer {
     /// The body as text.
     pub fn text(&self) -> String {
@@ -221,6 +232,53 @@ impl Cluster {
             format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         sent.ok().and_then(|()| read_answer(&mut BufReader::new(stream)).ok())
+    }
+
+    /// Opens a connection as the administrator to a server that may be cut off: none if it is not there within
+    /// `patience`, for which whoever reads from it waits, too.
+    fn try_connect(&self, patience: Duration) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        let stream = TcpStream::connect_timeout(&self.address.parse().expect("an address"), patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let connection = ClientConnection::new(Arc::clone(&self.admin), name).expect("TLS can be set up");
+        let mut stream = StreamOwned::new(connection, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(stream)
+    }
+
+    /// Sends JSON to a server that may be cut off, and waits for its answer, each for as long as `patience`.
+    pub fn attempt(&self, method: &str, path: &str, body: &[u8], patience: Duration) -> Tried {
+        let Ok(mut stream) = self.try_connect(patience) else { return Tried::Unsent };
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        let sent = stream.write_all(&[head.as_bytes(), body].concat()).and_then(|()| stream.flush());
+        let answer = sent.and_then(|()| read_answer(&mut BufReader::new(stream)));
+        answer.map_or(Tried::Unanswered, Tried::Answered)
+    }
+
+    /// Follows a watch at a server that may be cut off, until it ends, nothing comes for `patience`, or `take` wants no
+    /// more. Returns the code of the answer, if there was one.
+    pub fn follow(&self, path: &str, patience: Duration, mut take: impl FnMut(Value) -> bool) -> Option<u16> {
+        let mut stream = self.try_connect(patience).ok()?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut reader = BufReader::new(stream);
+        let code = read_head(&mut reader).ok()?.code;
+        let mut line = String::new();
+        while reader.read_line(&mut line).is_ok_and(|read| read > 0) && line.ends_with('\n') {
+            // Lines that are not JSON are chunk lengths.
+            if line.starts_with('{') && !take(serde_json::from_str(&line).expect("events are JSON")) {
+                break;
+            }
+            line.clear();
+        }
+        Some(code)
     }
 
     /// Sends a request as the administrator.

@@ -28,15 +28,27 @@ mod etcd;
 mod etcd_server;
 mod flow;
 mod helm;
+#[cfg(feature = "etcd")]
+mod history;
+#[cfg(feature = "etcd")]
+mod hosts;
 mod kube_rs;
 mod kubectl;
+#[cfg(feature = "etcd")]
+mod leaders;
+#[cfg(feature = "etcd")]
+mod linear;
 mod load;
 mod objects;
 mod options;
+#[cfg(feature = "etcd")]
+mod partitions;
 mod recording;
 #[cfg(feature = "etcd")]
 mod servers;
 mod services;
 mod streams;
 mod tokens;
+#[cfg(feature = "etcd")]
+mod told;
 mod webhooks;

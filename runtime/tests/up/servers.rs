@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Cluster, PATIENCE, scratch};
-use crate::etcd_server::{Server, free_ports};
+use crate::etcd_server::{Place, Server, free_ports};
 use crate::load::MAPS;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -38,7 +38,7 @@ pub struct Servers {
     /// The directory of keys.
     pub keys: PathBuf,
     etcd: String,
-    ip: String,
+    places: Vec<Place>,
     ports: Vec<u16>,
     more: Vec<String>,
     /// `None` while a server is down.
@@ -48,23 +48,30 @@ pub struct Servers {
 impl Servers {
     /// Starts `count` servers with these arguments; `{n}` in them is the server's number.
     pub fn start(test: &str, etcd: &str, count: usize, more: &[&str]) -> Servers {
-        Servers::start_at(test, etcd, count, "127.0.0.1", more)
+        let here = || Place { ip: "127.0.0.1".to_owned(), within: Vec::new() };
+        Servers::start_with(test, etcd, free_ports(count).into_iter().map(|port| (here(), port)).collect(), more)
     }
 
-    /// The same at another address of this host.
-    pub fn start_at(test: &str, etcd: &str, count: usize, ip: &str, more: &[&str]) -> Servers {
-        let (keys, ports) = (scratch(test).join("pki"), free_ports(count));
+    /// Starts a server at each place.
+    pub fn start_at(test: &str, etcd: &str, places: Vec<Place>, more: &[&str]) -> Servers {
+        Servers::start_with(test, etcd, places.into_iter().map(|place| (place, 6443)).collect(), more)
+    }
+
+    fn start_with(test: &str, etcd: &str, places: Vec<(Place, u16)>, more: &[&str]) -> Servers {
+        let (keys, count) = (scratch(test).join("pki"), places.len());
+        let (places, ports): (Vec<Place>, Vec<u16>) = places.into_iter().unzip();
         if keys.exists() {
             std::fs::remove_dir_all(&keys).expect("it is ours");
         }
-        let urls: Vec<String> = ports.iter().map(|port| format!("https://{ip}:{port}")).collect();
+        let urls = places.iter().zip(&ports).map(|(place, port)| format!("https://{}:{port}", place.ip));
+        let urls: Vec<String> = urls.collect();
         let mut init = Command::new(env!("CARGO_BIN_EXE_skeg"));
         let made = init.args(["server", "init"]).arg(&keys).args(["--servers", &urls.join(",")]).output();
         let made = made.expect("the binary runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let more = more.iter().map(|arg| (*arg).to_owned()).collect();
         let running = (0..count).map(|_| None).collect();
-        let mut servers = Servers { keys, etcd: etcd.to_owned(), ip: ip.to_owned(), ports, more, running };
+        let mut servers = Servers { keys, etcd: etcd.to_owned(), places, ports, more, running };
         // All begin at once, on an etcd that is empty.
         let begun: Vec<Cluster> = (0..count).map(|n| servers.spawn(n)).collect();
         for (n, server) in begun.into_iter().enumerate() {
@@ -75,8 +82,8 @@ impl Servers {
     }
 
     fn spawn(&self, n: usize) -> Cluster {
-        let address = format!("{}:{}", self.ip, self.ports[n]);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skeg"));
+        let address = format!("{}:{}", self.places[n].ip, self.ports[n]);
+        let mut command = self.places[n].command(env!("CARGO_BIN_EXE_skeg"));
         command.args(["server", "--listen", &address, "--etcd", &self.etcd, "--pki"]).arg(&self.keys);
         command.args(["--advertise-address", &self.advertised(n)]);
         command.args(self.more.iter().map(|arg| arg.replace("{n}", &n.to_string())));
@@ -89,7 +96,8 @@ impl Servers {
 
     /// The address by which others reach a server: nobody does at the loopback address.
     fn advertised(&self, n: usize) -> String {
-        if self.ip == "127.0.0.1" { format!("10.9.8.{n}") } else { self.ip.clone() }
+        let ip = &self.places[n].ip;
+        if ip == "127.0.0.1" { format!("10.9.8.{n}") } else { ip.clone() }
     }
 
     /// Starts a server again, and waits until it is ready.
@@ -97,6 +105,11 @@ impl Servers {
         let server = self.spawn(n);
         server.wait_for("the server is ready again", || server.try_get("/readyz").is_some_and(|a| a.code == 200));
         self.running[n] = Some(server);
+    }
+
+    /// Kills a server as `kill -9` does, whoever leads.
+    pub fn kill(&mut self, n: usize) {
+        self.running[n].take().expect("it runs").kill();
     }
 
     /// A server that runs.
@@ -142,9 +155,14 @@ impl Cluster {
         self.try_send("GET", path, b"")
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("there is a kill").success());
+    }
+
     fn terminate(&self) {
-        let asked = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
-        assert!(asked.expect("there is a kill").success());
+        self.signal("TERM");
     }
 }
 
@@ -429,10 +447,10 @@ fn follow(servers: &[Cluster], stop: &AtomicBool) -> BTreeSet<String> {
 }
 
 /// Clients of all servers, which outlive the servers' processes.
-fn clients(servers: &Servers) -> Vec<Cluster> {
-    let idle = || Command::new("sleep").arg("600").spawn().expect("there is a sleep");
-    let client = |port: &u16| Cluster::at(idle(), format!("127.0.0.1:{port}"), servers.keys.join("admin.conf"));
-    servers.ports.iter().map(client).collect()
+pub fn clients(servers: &Servers) -> Vec<Cluster> {
+    let idle = || Command::new("sleep").arg("86400").spawn().expect("there is a sleep");
+    let all = servers.places.iter().zip(&servers.ports);
+    all.map(|(at, port)| Cluster::at(idle(), format!("{}:{port}", at.ip), servers.keys.join("admin.conf"))).collect()
 }
 
 fn deployment(replicas: usize) -> Value {
