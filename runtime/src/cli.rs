@@ -190,6 +190,8 @@ pub enum Sim {
     /// look into the machines of a trace at a moment.
     #[command(after_help = REPLAY_HELP)]
     Replay(ReplayArgs),
+    /// Make profiles of images (`spec.images`, `--image-profile`) after how they behaved in a recorded real run.
+    Fit(FitArgs),
     /// Show the first event where two recorded runs part; exit code 1 if they do.
     Diff(DiffArgs),
 }
@@ -449,6 +451,17 @@ impl ArrivalsArgs {
         }
         all
     }
+}
+
+/// Arguments of `sim fit`.
+#[derive(Args, Debug)]
+pub struct FitArgs {
+    /// A directory that `skeg agent --record`, or one of the others that record, wrote.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Write the profiles to this file; otherwise they are printed.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Arguments of `sim replay`.

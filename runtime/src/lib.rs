@@ -89,6 +89,7 @@ pub fn main() -> ExitCode {
             recording::replay::run(&args.trace, args.output)
         }
         Command::Sim(Sim::Replay(args)) => trace::replay(&args),
+        Command::Sim(Sim::Fit(args)) => recording::fit::run(&args),
         Command::Sim(Sim::Diff(args)) => trace::diff(&args),
         #[cfg(feature = "up")]
         Command::Up(args) => up::up(&args),

@@ -44,6 +44,8 @@ pub struct Outcome {
     pub pending_total: usize,
     /// The rollouts during the run.
     pub rollouts: Vec<Rollout>,
+    /// How long pods took from their creation until they were ready for the first time.
+    pub pod_starts: PodStarts,
     /// The injected faults, in order.
     pub faults: Vec<Happening>,
     /// Steps that waited for a moment that did not come, and when they were given up.
@@ -126,6 +128,31 @@ pub struct Rollout {
     pub lowest_available: i32,
     /// Desired replicas.
     pub desired: i32,
+}
+
+/// Times from the creation of pods until they were ready for the first time, in seconds.
+#[derive(Clone, Debug, Serialize, Default, PartialEq)]
+pub struct PodStarts {
+    /// Of how many pods.
+    pub count: usize,
+    /// Half of them took no longer.
+    pub p50: f64,
+    /// Nine of ten did.
+    pub p90: f64,
+    /// Ninety-nine of a hundred did.
+    pub p99: f64,
+}
+
+impl PodStarts {
+    /// Of these times.
+    pub fn of(mut seconds: Vec<f64>) -> PodStarts {
+        seconds.sort_by(f64::total_cmp);
+        let at = |percent: usize| {
+            let rank = (seconds.len() * percent).div_ceil(100).max(1) - 1;
+            seconds.get(rank).map_or(0.0, |time| (time * 1000.0).round() / 1000.0)
+        };
+        PodStarts { count: seconds.len(), p50: at(50), p90: at(90), p99: at(99) }
+    }
 }
 
 /// Something that happened at a virtual time.

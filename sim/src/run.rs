@@ -379,6 +379,7 @@ impl<'a> Run<'a> {
             pending: converge::pending(&world),
             pending_total: converge::waiting_pods(&world.store, "").count(),
             rollouts: world.statistics.rollouts(),
+            pod_starts: world.statistics.pod_starts(),
             utilisation: world.statistics.utilisation(),
             event_reasons: world.statistics.event_reasons.clone(),
             counters: world.counters(),

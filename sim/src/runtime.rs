@@ -19,6 +19,8 @@ use crate::hook;
 use crate::scenario::ImageProfile;
 use crate::subnet::Subnet;
 
+/// The image whose profile says how long a sandbox takes to start: that of the container that holds a pod's network.
+pub const SANDBOX: &str = "pause";
 /// Bandwidth of image pulls in bytes per second.
 const PULL_BANDWIDTH: u64 = 100 << 20;
 /// Exit code of a killed process.
@@ -143,11 +145,19 @@ impl NodeRuntime {
         let ms = Duration::from_millis;
         let mut delay = match &command {
             RuntimeCommand::PullImage { image, .. } if !self.images.contains_key(image) => {
-                let bytes = profile(profiles, image, &default).bytes;
-                let least = Duration::from_millis(200 + bytes * 1000 / PULL_BANDWIDTH);
-                self.rng.jitter(least, 30)
+                let profile = profile(profiles, image, &default);
+                match profile.pull {
+                    Some((from, to)) => self.rng.duration(from, to),
+                    None => {
+                        let least = Duration::from_millis(200 + profile.bytes * 1000 / PULL_BANDWIDTH);
+                        self.rng.jitter(least, 30)
+                    }
+                }
             }
-            RuntimeCommand::RunSandbox { .. } => self.rng.duration(ms(20), ms(200)),
+            RuntimeCommand::RunSandbox { .. } => {
+                let (from, to) = profiles.get(SANDBOX).map_or((ms(20), ms(200)), |sandbox| sandbox.start);
+                self.rng.duration(from, to)
+            }
             RuntimeCommand::StartContainer { container, .. } => match self.containers.get(container) {
                 Some(c) => {
                     let (from, to) = profile(profiles, image_of(&c.spec), &default).start;

@@ -187,6 +187,9 @@ pub struct NodePool {
 pub struct ImageProfile {
     /// Size in bytes; together with the pull bandwidth, determines the pull time.
     pub bytes: u64,
+    /// Minimum and maximum pull time, where it does not follow from the size.
+    #[serde(default)]
+    pub pull: Option<(Duration, Duration)>,
     /// Minimum and maximum time from start to running.
     pub start: (Duration, Duration),
     /// Minimum and maximum time from running until probes succeed (readiness and startup).
@@ -215,6 +218,7 @@ impl Default for ImageProfile {
     fn default() -> Self {
         ImageProfile {
             bytes: 100 << 20,
+            pull: None,
             start: (Duration::from_millis(200), Duration::from_millis(800)),
             ready: (Duration::from_millis(500), Duration::from_secs(2)),
             exit: None,

@@ -9,7 +9,7 @@ use skeg_core::object::{
 
 use crate::invariant::Commit;
 use crate::invariant::reading::{is_ready, phase, place};
-use crate::outcome::Rollout;
+use crate::outcome::{PodStarts, Rollout};
 
 /// A watched number of ready pods, of several workloads together.
 #[derive(Clone, Debug)]
@@ -83,6 +83,10 @@ pub struct Statistics {
     /// The Deployment that owns a ReplicaSet, by the ReplicaSet's UID.
     deployment_of: BTreeMap<String, ObjectKey>,
     rollouts: Vec<(ObjectKey, Rollout)>,
+    /// When pods that have not been ready were created, by UID.
+    created: BTreeMap<Box<str>, f64>,
+    /// How long those took that have been ready.
+    pod_starts: Vec<f64>,
     /// Ready pods by workload.
     ready_of: BTreeMap<ObjectKey, i32>,
     marks: Vec<Mark>,
@@ -120,6 +124,14 @@ impl Statistics {
                     add(&mut self.requested, &requests, sign);
                 }
             }
+        }
+        match (old, new) {
+            (None, Some(new)) => _ = self.created.insert(new.uid().into(), at),
+            (Some(_), Some(new)) if is_ready(new) => {
+                self.pod_starts.extend(self.created.remove(new.uid()).map(|created| at - created));
+            }
+            (Some(old), None) => _ = self.created.remove(old.uid()),
+            (Some(_), Some(_)) | (None, None) => {}
         }
         let serves = |p: &Pod| is_ready(p) && p.meta.deletion_timestamp.is_none();
         let (was, is) = (old.is_some_and(serves), new.is_some_and(serves));
@@ -216,6 +228,11 @@ impl Statistics {
     /// Rollouts so far.
     pub fn rollouts(&self) -> Vec<Rollout> {
         self.rollouts.iter().map(|(_, r)| r.clone()).collect()
+    }
+
+    /// How long pods took to be ready.
+    pub fn pod_starts(&self) -> PodStarts {
+        PodStarts::of(self.pod_starts.clone())
     }
 
     /// How many pods of a workload are ready.

@@ -83,7 +83,7 @@ const SWARM: &str = "examples/heavy-50.yaml";
 const SOAK_SWARM: &str = "0..2000";
 const SOAK_EXPLORE: &str = "0..5000";
 /// The tests that a soak runs at length, by parts of their names; the variable says for how many minutes.
-const SOAKED: [&str; 1] = ["partitions::"];
+const SOAKED: [&str; 2] = ["partitions::", "fit::"];
 const SOAK_MINUTES: &str = "SKEG_SOAK_MINUTES";
 
 fn main() -> ExitCode {

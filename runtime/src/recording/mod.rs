@@ -5,7 +5,9 @@
 //! ([`tape`]); there the values of Secrets are replaced ([`secrets`]). What goes out: lines of JSON ([`format`]), which
 //! a thread of its own puts into files of bounded size ([`writer`]). The thread that decides never waits for a disk.
 
+pub mod fit;
 pub mod format;
+mod reading;
 pub mod replay;
 #[cfg(feature = "up")]
 mod secrets;

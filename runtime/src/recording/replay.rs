@@ -3,8 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -21,11 +19,11 @@ use skeg_core::{Kinds, Mono, Now, Rng};
 use skeg_sim::metrics::SimulatedMetrics;
 use skeg_sim::report::shortened;
 
-use super::format::{EXTENSION, Ended, FORMAT, Header, Input, Line, Machine, Of, Said, Step, WHOLE, digest, mask};
+use super::format::{Input, Line, Machine, Of, Said, Step, WHOLE, digest, mask};
+use super::reading;
 use crate::Exit;
 use crate::cli::Output;
 use crate::progress::Progress;
-use crate::run::file_error;
 use crate::terminal::emit;
 
 /// How many inputs of a machine are shown before the first that it decides otherwise.
@@ -136,7 +134,7 @@ pub fn run(dir: &Path, output: Output) -> Result<Exit, String> {
 
 /// Replays the recordings in a directory.
 pub fn all(dir: &Path) -> Result<Replayed, String> {
-    let recordings = recordings(dir)?;
+    let recordings = reading::recordings(dir)?;
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |about| about.len());
     let progress = Progress::of_bytes(recordings.iter().flatten().map(size).sum());
     let mut result = Replayed::default();
@@ -154,102 +152,28 @@ impl Replayed {
     }
 }
 
-/// The files of each recording in a directory, in their order: of the directory itself, or of those within.
-fn recordings(dir: &Path) -> Result<Vec<Vec<PathBuf>>, String> {
-    let entries = |dir: &Path| -> Result<Vec<PathBuf>, String> {
-        let all = std::fs::read_dir(dir).map_err(|e| file_error(dir, &e))?;
-        let mut all = all.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
-        all.as_mut().map(|all| all.sort()).map_err(|e| file_error(dir, e))?;
-        all.map_err(|e| file_error(dir, &e))
-    };
-    let parts = |all: Vec<PathBuf>| -> Vec<PathBuf> {
-        all.into_iter().filter(|path| path.extension().is_some_and(|e| e == EXTENSION)).collect()
-    };
-    let own = entries(dir)?;
-    let mut found = vec![parts(own.clone())];
-    for path in own.into_iter().filter(|path| path.is_dir()) {
-        found.push(parts(entries(&path)?));
-    }
-    found.retain(|files| !files.is_empty());
-    if found.is_empty() {
-        let what = "there is no recording in it; give the directory that --record was given";
-        return Err(format!("error: {}: {what}", dir.display()));
-    }
-    Ok(found)
-}
-
 fn replay(files: &[PathBuf], result: &mut Replayed, progress: &Progress) -> Result<(), String> {
     let recording = files[0].parent().unwrap_or(Path::new("")).display().to_string();
     let (kinds, signed, players) = (Kinds::default(), Signed::default(), BTreeMap::new());
     let mut replay = Replay { kinds, signed, players, result };
-    let mut ended = None;
-    for (n, path) in files.iter().enumerate() {
-        let file = File::open(path).map_err(|e| file_error(path, &e))?;
-        let mut lines = BufReader::with_capacity(1 << 20, file);
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            if lines.read_until(b'\n', &mut line).map_err(|e| file_error(path, &e))? == 0 {
-                break;
-            }
-            progress.read(line.len() as u64);
-            let at = || format!("error: {}: line {number}", path.display());
-            if !line.ends_with(b"\n") && n + 1 == files.len() {
-                break;
-            }
-            let read = serde_json::from_slice(&line);
-            let read: Line = read.map_err(|e| format!("{}: it cannot be read: {e}; {DAMAGED}", at()))?;
-            match read {
-                Line::Header(header) if number == 1 => check(&header, n, path)?,
-                _ if number == 1 => return Err(format!("{}: it is no header; {DAMAGED}", at())),
-                Line::Header(_) => return Err(format!("{}: a header in the middle; {DAMAGED}", at())),
-                Line::Machine(machine) => replay.begin(*machine, &recording),
-                Line::Kinds(all) => all.into_iter().for_each(|info| {
-                    replay.kinds.register(info);
-                }),
-                Line::Step(step) => replay.step(*step).map_err(|why| format!("{}: {why}; {DAMAGED}", at()))?,
-                Line::End(why) => ended = Some(why),
-            }
+    let ended = reading::read(files, progress, |line| match line {
+        Line::Machine(machine) => {
+            replay.begin(*machine, &recording);
+            Ok(())
         }
-    }
+        Line::Kinds(all) => {
+            all.into_iter().for_each(|info| {
+                replay.kinds.register(info);
+            });
+            Ok(())
+        }
+        Line::Step(step) => replay.step(*step),
+        Line::Header(_) | Line::End(_) => Ok(()),
+    })?;
     let tallies: Vec<Tally> = replay.players.into_values().map(|player| player.tally).collect();
     result.machines.extend(tallies);
-    result.notes.extend(note(&recording, ended));
+    result.notes.extend(reading::note(&recording, ended));
     Ok(())
-}
-
-/// What to do about a file that cannot be read.
-const DAMAGED: &str = "it is damaged, or of another version of skeg; take the recording again";
-
-fn check(header: &Header, n: usize, path: &Path) -> Result<(), String> {
-    let (theirs, path) = (header.skeg_recording, path.display());
-    if theirs > FORMAT {
-        let version = &header.version;
-        return Err(format!(
-            "error: {path}: its format is {theirs}, this skeg reads {FORMAT}; replay it with skeg {version} or newer"
-        ));
-    }
-    if header.part as usize != n + 1 {
-        return Err(format!(
-            "error: {path}: it is part {} of its recording, and the {} that is there; put back what is missing",
-            header.part,
-            n + 1
-        ));
-    }
-    if n == 0 && header.version != env!("CARGO_PKG_VERSION") {
-        eprintln!("note: {path}: recorded by version {}, this is {}", header.version, env!("CARGO_PKG_VERSION"));
-    }
-    Ok(())
-}
-
-fn note(recording: &str, ended: Option<Ended>) -> Option<String> {
-    let why = match ended {
-        Some(Ended::Stopped) => return None,
-        Some(Ended::Limit) => "it ends where --record-limit was reached",
-        Some(Ended::Slow) => "it ends where the disk did not keep up",
-        None => "it ends without an end: the process was killed, or goes on; what it wrote last may be missing",
-    };
-    Some(format!("{recording}: {why}"))
 }
 
 impl Replay<'_> {

@@ -129,12 +129,11 @@ pub fn make_image(socket: &str, busybox: &str) {
     assert!(code == 200 && !body.contains("\"error\""), "{code} {body}");
 }
 
-/// The image under another tag; returns its name.
-pub fn another_tag(tag: &str) -> String {
-    let (name, _) = IMAGE.split_once(':').expect("it has a tag");
+/// Gives the image another name.
+pub fn another_name(name: &str) {
+    let (name, tag) = name.split_once(':').expect("it has a tag");
     let tagged = engine("POST", &format!("/images/{IMAGE}/tag?repo={name}&tag={tag}"), b"");
     assert_eq!(tagged.expect("the engine answers").0, 201);
-    format!("{name}:{tag}")
 }
 
 pub fn start(test: &str, args: &[&str]) -> Cluster {

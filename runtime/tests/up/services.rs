@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, scratch};
-use crate::docker::{IMAGE, PODS, another_tag, container, create, end, events, gone, pod, start, to_use, wait, with};
+use crate::docker::{IMAGE, PODS, another_name, container, create, end, events, gone, pod, start, to_use, wait, with};
 use crate::recording;
 use crate::streams::exec;
 
@@ -269,7 +269,8 @@ fn rolling_update(cluster: &Cluster, words: &[&str]) -> Command {
 #[test]
 fn a_rolling_update_of_a_replication_controller_loses_no_request() {
     let Some(_engine) = to_use() else { return };
-    let next = another_tag("2");
+    let next = IMAGE.replace(":1", ":2");
+    another_name(&next);
     let controller = json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "web"}, "spec": {
         "replicas": 2, "selector": {"app": "web"}, "template": deployment("1")["spec"]["template"]}});
     let loaded = Loaded::start("docker-rolling-rc", "10.214.0", (CONTROLLERS, controller));

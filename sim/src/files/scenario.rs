@@ -288,6 +288,9 @@ fn image_profile(field: &Field<'_>) -> Option<ImageProfile> {
     if let Some(q) = f.get("size").and_then(|s| s.quantity()) {
         p.bytes = bytes(q);
     }
+    if let Some(range) = f.get("pull").and_then(|s| s.duration_range()) {
+        p.pull = Some(range);
+    }
     if let Some(range) = f.get("start").and_then(|s| s.duration_range()) {
         p.start = range;
     }

@@ -131,12 +131,13 @@ fn cluster(cluster: &Cluster) -> Value {
     })
 }
 
-/// The fields of a profile that differ from the default.
-fn image(profile: &ImageProfile) -> Value {
+/// The fields of a profile that differ from the default, as they stand in a scenario.
+pub fn image(profile: &ImageProfile) -> Value {
     let fields = |p: &ImageProfile| {
         let exit = p.exit.map(|(after, code)| json!({"after": duration(after), "code": code}));
         [
             ("size", p.bytes.to_string().into()),
+            ("pull", p.pull.map(range).unwrap_or_default()),
             ("start", range(p.start)),
             ("ready", range(p.ready)),
             ("stop", duration(p.stop)),

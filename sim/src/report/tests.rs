@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::{page, shortened, text};
 use crate::outcome::{
-    ExpectationResult, Happening, InvariantResult, NotConverged, Outcome, PendingPod, Rollout, Sample, Workload,
+    ExpectationResult, Happening, InvariantResult, NotConverged, Outcome, PendingPod, PodStarts, Rollout, Sample,
+    Workload,
 };
 
 fn happening(at: f64, what: &str) -> Happening {
@@ -63,6 +64,7 @@ fn outcome() -> Outcome {
             })
             .into(),
         pending_total: 120,
+        pod_starts: PodStarts::default(),
         rollouts: vec![Rollout {
             workload: "Deployment shop/api".to_owned(),
             started: 300.0,
