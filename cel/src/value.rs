@@ -30,6 +30,8 @@ pub enum Value<'a> {
     /// A list of JSON.
     Array(&'a [Json], Rc<List>),
     Map(Rc<BTreeMap<Key, Value<'a>>>),
+    /// A map in which a key that it does not have leads to an empty map.
+    Sparse(Rc<BTreeMap<Key, Value<'a>>>),
     /// An object of JSON and its type: a map's, an object's, or dynamic.
     Object(&'a serde_json::Map<String, Json>, Type),
     Timestamp(Timestamp),
@@ -139,7 +141,7 @@ impl<'a> Value<'a> {
             Value::Bytes(bytes) => Json::String(base64::engine::general_purpose::STANDARD.encode(bytes)),
             Value::List(items) => Json::Array(items.iter().map(Value::to_json).collect::<Result<_, _>>()?),
             Value::Array(items, _) => Json::Array(items.to_vec()),
-            Value::Map(map) => {
+            Value::Map(map) | Value::Sparse(map) => {
                 let entry = |(key, value): (&Key, &Value<'a>)| match key {
                     Key::String(name) => Ok((name.clone(), value.to_json()?)),
                     other => fail(format!("the key {other} of a map is no string")),
@@ -155,6 +157,15 @@ impl<'a> Value<'a> {
                 return fail(format!("a value of type {} has no form in JSON", self.type_name()));
             }
         })
+    }
+
+    /// A map of strings to values.
+    pub fn map(entries: impl IntoIterator<Item = (String, Value<'a>)>) -> Value<'a> {
+        Value::Map(Rc::new(entries.into_iter().map(|(key, value)| (Key::String(key), value)).collect()))
+    }
+
+    fn empty() -> Value<'a> {
+        Value::map([])
     }
 
     pub(crate) fn list(items: Vec<Value<'a>>) -> Value<'a> {
@@ -177,7 +188,9 @@ impl<'a> Value<'a> {
     /// The entries of a map, in the order of their keys.
     pub(crate) fn entries(&self) -> Option<Vec<(Key, Value<'a>)>> {
         match self {
-            Value::Map(map) => Some(map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
+            Value::Map(map) | Value::Sparse(map) => {
+                Some(map.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+            }
             Value::Object(map, type_) => {
                 let value = |name: &String, json: &'a Json| match type_ {
                     Type::Map(both) => Some((name.clone(), Value::of(json, &both.1))),
@@ -209,6 +222,7 @@ impl<'a> Value<'a> {
             Value::Object(map, Type::Map(both)) => map.get(name).map(|value| Value::of(value, &both.1)),
             Value::Object(map, _) => map.get(name).map(|value| Value::of(value, &Type::Dyn)),
             Value::Map(map) => map.get(&Key::String(name.to_owned())).cloned(),
+            Value::Sparse(map) => Some(map.get(&Key::String(name.to_owned())).cloned().unwrap_or_else(Value::empty)),
             _ => return no_overload(),
         })
     }
@@ -229,6 +243,7 @@ impl<'a> Value<'a> {
                 _ => None,
             },
             Value::Map(map) => Key::of(index).and_then(|key| map.get(&key).cloned()),
+            Value::Sparse(map) => Key::of(index).map(|key| map.get(&key).cloned().unwrap_or_else(Value::empty)),
             _ => return no_overload(),
         })
     }
@@ -240,7 +255,7 @@ impl<'a> Value<'a> {
             Value::Bytes(bytes) => bytes.len(),
             Value::List(items) => items.len(),
             Value::Array(items, _) => items.len(),
-            Value::Map(map) => map.len(),
+            Value::Map(map) | Value::Sparse(map) => map.len(),
             Value::Object(map, _) => map.len(),
             _ => return None,
         })
@@ -278,7 +293,10 @@ impl<'a> Value<'a> {
                 numbers(self, other) == Some(Ordering::Equal)
             }
             (Value::List(_) | Value::Array(..), Value::List(_) | Value::Array(..)) => self.lists_equal(other, looked),
-            (Value::Map(_) | Value::Object(..), Value::Map(_) | Value::Object(..)) => {
+            (
+                Value::Map(_) | Value::Sparse(_) | Value::Object(..),
+                Value::Map(_) | Value::Sparse(_) | Value::Object(..),
+            ) => {
                 let (a, b) = (self.entries().unwrap_or_default(), other.entries().unwrap_or_default());
                 let same = |(a, b): (&(Key, Value<'a>), &(Key, Value<'a>)), looked: &mut u64| {
                     a.0 == b.0 && a.1.equals(&b.1, looked)
@@ -334,7 +352,7 @@ impl<'a> Value<'a> {
             Value::String(_) => "string",
             Value::Bytes(_) => "bytes",
             Value::List(_) | Value::Array(..) => "list",
-            Value::Map(_) | Value::Object(..) => "map",
+            Value::Map(_) | Value::Sparse(_) | Value::Object(..) => "map",
             Value::Timestamp(_) => "google.protobuf.Timestamp",
             Value::Duration(_) => "google.protobuf.Duration",
             Value::Type(_) => "type",

@@ -80,6 +80,7 @@ pub mod proxy;
 pub mod quota;
 pub mod random;
 pub mod read_ahead;
+pub mod resource_claim;
 pub mod scheduler;
 pub mod schema;
 pub mod store;

@@ -97,6 +97,7 @@ fn within<'a>(eval: &mut Eval<'_, 'a>, args: &[Value<'a>]) -> Result<Value<'a>, 
         eval.charge(1)?;
         return match of {
             Value::Map(_) | Value::Object(..) => Ok(Value::Bool(of.at(item)?.is_some())),
+            Value::Sparse(map) => Ok(Value::Bool(Value::Map(Rc::clone(map)).at(item)?.is_some())),
             _ => no_overload(),
         };
     };

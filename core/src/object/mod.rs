@@ -17,6 +17,7 @@ mod builtin;
 pub mod cel;
 pub mod decode;
 pub mod defaults;
+pub mod device_selector;
 mod digest;
 mod dynamic;
 mod ephemeral;

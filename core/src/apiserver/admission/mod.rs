@@ -6,6 +6,7 @@
 //!
 //! Source: kubernetes `pkg/kubeapiserver/options/plugins.go`.
 
+mod admin_access;
 mod certificates;
 mod default_ingress_class;
 mod default_toleration_seconds;
@@ -140,6 +141,7 @@ impl Deciding<'_> {
         // After the webhooks: what they make of a role counts.
         self.check_grant(write, object, None)?;
         refuse(object, &validation::create(object)).map_err(Decision::refuse)?;
+        self.admin_access(write, object)?;
         self.validate(write, object, None)?;
         self.consult_validating(write, CREATE, Some(object), None)
     }

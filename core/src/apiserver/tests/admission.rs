@@ -278,3 +278,21 @@ fn a_pod_gets_a_volume_with_its_accounts_token() {
     let plain = made(&mut cluster(1), pod("e"));
     assert_eq!(plain.spec.volumes, None, "no token is mounted where nobody can present it");
 }
+
+#[test]
+fn admin_access_to_devices_is_for_labelled_namespaces() {
+    let mut c = cluster(1);
+    let claim = |name: &str, namespace: &str| {
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"name": name, "namespace": namespace}, "spec": {"devices": {"requests": [
+                {"name": "r", "exactly": {"deviceClassName": "c", "adminAccess": true}}]}}})
+    };
+    let why = "ResourceClaim.resource.k8s.io \"a\" is invalid: spec.devices.requests[0].exactly.adminAccess: Forbidden: \
+        admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing \
+        namespace";
+    assert_eq!(refused(&mut c, claim("a", "default")), why);
+    c.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "admins",
+        "labels": {"resource.kubernetes.io/admin-access": "true"}}}))
+        .unwrap();
+    c.create(claim("a", "admins")).unwrap();
+}

@@ -255,7 +255,7 @@ pub(super) fn one_of(value: &str, known: &[&str], at: &Path<'_>, errors: &mut Ve
     }
 }
 
-fn too_many(at: impl Into<String>, count: usize, max: usize) -> FieldError {
+pub(super) fn too_many(at: impl Into<String>, count: usize, max: usize) -> FieldError {
     FieldError {
         kind: ErrorKind::TooMany,
         field: at.into(),

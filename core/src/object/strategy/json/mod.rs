@@ -22,7 +22,9 @@ mod persistent_volume;
 mod persistent_volume_claim;
 mod pod_template;
 mod priority_class;
+mod resource_claim;
 mod resource_quota;
+mod resource_slice;
 mod role;
 mod role_binding;
 mod runtime_class;
@@ -255,6 +257,10 @@ json_kinds! {
         VALIDATING_ADMISSION_POLICY_BINDING admissionregistration_v1::ValidatingAdmissionPolicyBinding;
         MUTATING_ADMISSION_POLICY admissionregistration_v1::MutatingAdmissionPolicy;
         MUTATING_ADMISSION_POLICY_BINDING admissionregistration_v1::MutatingAdmissionPolicyBinding;
+        DEVICE_CLASS resource_v1::DeviceClass;
+        RESOURCE_CLAIM resource_v1::ResourceClaim;
+        RESOURCE_CLAIM_TEMPLATE resource_v1::ResourceClaimTemplate;
+        RESOURCE_SLICE resource_v1::ResourceSlice;
     }
     without rules {
         CSI_NODE storage_v1::CSINode;
@@ -269,10 +275,6 @@ json_kinds! {
         LOCAL_SUBJECT_ACCESS_REVIEW authorization_v1::LocalSubjectAccessReview;
         CSI_STORAGE_CAPACITY storage_v1::CSIStorageCapacity;
         VOLUME_ATTRIBUTES_CLASS storage_v1::VolumeAttributesClass;
-        DEVICE_CLASS resource_v1::DeviceClass;
-        RESOURCE_CLAIM resource_v1::ResourceClaim;
-        RESOURCE_CLAIM_TEMPLATE resource_v1::ResourceClaimTemplate;
-        RESOURCE_SLICE resource_v1::ResourceSlice;
     }
 }
 
