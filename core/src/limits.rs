@@ -85,6 +85,10 @@ pub const VOLUME_BIND_TIMEOUT: Duration = Duration::from_secs(600);
 pub const SCHEDULER_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How long a pod stays unschedulable without any event before it is retried (`podMaxInUnschedulablePodsDuration`).
 pub const SCHEDULER_UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
+/// How far devices for the claims of a pod are looked for on one node. kube-scheduler looks for ten seconds.
+pub const DEVICE_SEARCH_STEPS: u32 = 100_000;
+/// How many expressions that select devices are kept compiled.
+pub const DEVICE_SELECTORS: usize = 1_024;
 /// Most requests of the scheduler in flight at once.
 pub const SCHEDULER_IN_FLIGHT: usize = 2_000;
 /// How many pod shapes have a table of filtered and scored nodes; the least recently used table is dropped first.

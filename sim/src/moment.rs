@@ -116,7 +116,7 @@ impl Moment {
 
 /// Who writes at the API: controllers, the scheduler, the agents of nodes, and the users of the timeline.
 fn writers(processes: &BTreeSet<String>) -> BTreeSet<String> {
-    let config = ManagerConfig { volumes: true, autoscaling: Some(None), ..ManagerConfig::default() };
+    let config = ManagerConfig { volumes: true, devices: true, autoscaling: Some(None), ..ManagerConfig::default() };
     let controllers = controllers::all(&config).into_iter().map(|controller| controller.name().to_owned());
     let agents = processes.iter().filter_map(|name| name.strip_prefix("agent-"));
     let others = ["system:kube-scheduler", "kube-controller-manager", "kubernetes-admin"].map(str::to_owned);

@@ -79,6 +79,8 @@ pub struct Setup {
     pub load_balancers: Option<LoadBalancerRange>,
     /// Whether claims are bound and volumes made; see [`crate::scenario::Scenario::uses_volumes`].
     pub volumes: bool,
+    /// Whether devices are allocated to claims; see [`crate::scenario::Scenario::uses_devices`].
+    pub devices: bool,
     /// Whether workloads are scaled by metrics, and where these come from.
     pub autoscaling: Option<Metrics>,
     /// Whether controllers run that only clusters with untrusted users need.
@@ -121,7 +123,7 @@ impl Setup {
         let identity = self.identity(name, life);
         let setup = self.clone();
         let Setup { leader_elect, election, record_events, share_informers, max_endpoints_per_slice, .. } = setup;
-        let Setup { load_balancers, volumes, autoscaling, access_control, root_ca, tokens, kinds, .. } = setup;
+        let Setup { load_balancers, volumes, devices, autoscaling, access_control, root_ca, tokens, kinds, .. } = setup;
         ManagerConfig {
             identity,
             leader_elect,
@@ -131,6 +133,7 @@ impl Setup {
             max_endpoints_per_slice,
             load_balancers,
             volumes,
+            devices,
             autoscaling,
             access_control,
             root_ca,
@@ -141,9 +144,9 @@ impl Setup {
 
     /// The configuration of a scheduler of this name, in this life.
     pub fn scheduler(&self, name: &str, life: u32) -> SchedulerConfig {
-        let &Setup { leader_elect, election, record_events, volumes, .. } = self;
+        let &Setup { leader_elect, election, record_events, volumes, devices, .. } = self;
         let (identity, profiles) = (self.identity(name, life), Rc::clone(&self.profiles));
-        SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes }
+        SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes, devices }
     }
 }
 

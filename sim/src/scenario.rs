@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::api::core::v1::{PodSpec, Taint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::{ObjectKey, Selector};
 use skeg_core::scheduler::profile::{Plugin, Profile};
-use skeg_core::{Kind, Object, volume};
+use skeg_core::{Kind, Object, resource_claim, volume};
 
 use crate::fault::Fault;
 use crate::moment::Moment;
@@ -60,13 +60,28 @@ impl Scenario {
     /// would only cost time.
     pub fn uses_volumes(&self) -> bool {
         let kinds = [Kind::PERSISTENT_VOLUME, Kind::PERSISTENT_VOLUME_CLAIM, Kind::STORAGE_CLASS, Kind::CSI_NODE];
+        let words = ["persistentVolumeClaim", "volumeClaimTemplates", "ephemeral"];
+        let of_pods = |spec: &PodSpec| volume::has_claims(spec);
+        let templates = |object: &Object| match object {
+            Object::StatefulSet(set) => set.spec.volume_claim_templates.iter().flatten().next().is_some(),
+            _ => false,
+        };
+        self.concerns(&kinds, &words, |object| templates(object) || object.pod_spec().is_some_and(|s| of_pods(s)))
+    }
+
+    /// Whether anything that users apply has to do with claims for devices; as [`Scenario::uses_volumes`].
+    pub fn uses_devices(&self) -> bool {
+        let kinds = [Kind::RESOURCE_CLAIM, Kind::RESOURCE_CLAIM_TEMPLATE, Kind::DEVICE_CLASS, Kind::RESOURCE_SLICE];
+        let of_pods = |object: &Object| object.pod_spec().is_some_and(|spec| resource_claim::has_claims(spec));
+        self.concerns(&kinds, &["resourceClaims"], of_pods)
+    }
+
+    /// Whether anything that users apply is of one of these kinds, says so itself, or mentions one of these fields
+    /// where it is not known what becomes of it.
+    fn concerns(&self, kinds: &[Kind], words: &[&str], says: impl Fn(&Object) -> bool) -> bool {
         let concerns = |object: &Object| {
-            let asks = match object {
-                Object::StatefulSet(set) => set.spec.volume_claim_templates.iter().flatten().next().is_some(),
-                Object::CronJob(_) => mentions_claims(&object.to_json()),
-                _ => false,
-            };
-            asks || kinds.contains(&object.kind()) || object.pod_spec().is_some_and(|s| volume::has_claims(s))
+            let is_cron_job = matches!(object, Object::CronJob(_));
+            kinds.contains(&object.kind()) || says(object) || is_cron_job && mentions(&object.to_json(), words)
         };
         self.timeline.iter().any(|step| match &step.action {
             Action::User(
@@ -76,19 +91,18 @@ impl Scenario {
             Action::User(UserAction::Patch { key, patch }) => {
                 let (Patch::Merge(body) | Patch::Json(body) | Patch::Strategic(body) | Patch::Apply { body, .. }) =
                     patch;
-                kinds.contains(&key.kind) || mentions_claims(body)
+                kinds.contains(&key.kind) || mentions(body, words)
             }
             Action::User(_) | Action::Fault(_) => false,
         })
     }
 }
 
-/// Whether some field, however deep, gives a pod a claim; also as the path of a JSON patch.
-fn mentions_claims(value: &Value) -> bool {
-    let words = ["persistentVolumeClaim", "volumeClaimTemplates", "ephemeral"];
+/// Whether some field, however deep, has one of these names; also as the path of a JSON patch.
+fn mentions(value: &Value, words: &[&str]) -> bool {
     match value {
-        Value::Object(map) => map.iter().any(|(key, inner)| words.contains(&key.as_str()) || mentions_claims(inner)),
-        Value::Array(items) => items.iter().any(mentions_claims),
+        Value::Object(map) => map.iter().any(|(key, inner)| words.contains(&key.as_str()) || mentions(inner, words)),
+        Value::Array(items) => items.iter().any(|item| mentions(item, words)),
         Value::String(path) => path.starts_with('/') && path.split('/').any(|step| words.contains(&step)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }

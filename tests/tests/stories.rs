@@ -134,6 +134,11 @@ fn attachments() {
 }
 
 #[test]
+fn devices() {
+    check_changes("devices", &["Job", "Pod", "ResourceClaim"], &["ResourceClaim"], &[]);
+}
+
+#[test]
 fn autoscaler() {
     check("autoscaler", &["HorizontalPodAutoscaler", "Deployment"], &[]);
 }

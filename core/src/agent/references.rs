@@ -20,12 +20,15 @@ use crate::controllers::root_ca;
 use crate::limits::REQUEST_TIMEOUT;
 use crate::machine::{Mono, Now};
 use crate::object::{Kind, Object, ObjectKey};
+use crate::resource_claim;
 use crate::volume;
 
 /// How long a cached object is valid.
 const FRESH: Duration = Duration::from_secs(60);
 /// How long the absence of an object is cached.
 const MISSING: Duration = Duration::from_secs(1);
+/// How long what is read for one pod is cached: no longer than it takes to tell the pod.
+const ONCE: Duration = Duration::from_millis(1);
 /// Delay after a failed request.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -68,6 +71,8 @@ impl References {
         let good_for = match &entry.seen {
             // A claim that cannot be used yet may be bound at any time.
             Some(Some(object)) if claim_trouble(object).is_some() => MISSING,
+            // Which pods may use a claim for devices changes with each of them: it is read for each.
+            Some(Some(object)) if object.kind() == Kind::RESOURCE_CLAIM => ONCE,
             Some(Some(_)) => FRESH,
             Some(None) => MISSING,
             None => Duration::ZERO,
@@ -116,7 +121,7 @@ impl References {
     }
 
     /// The result of the last read, however old.
-    fn seen(&self, key: &ObjectKey) -> Option<&Object> {
+    pub(super) fn seen(&self, key: &ObjectKey) -> Option<&Object> {
         self.entries.get(key)?.seen.as_ref()?.as_ref()
     }
 
@@ -278,6 +283,7 @@ pub(super) fn refers_to_any(c: &core_v1::Container) -> bool {
 pub(super) fn refers(spec: &core_v1::PodSpec) -> bool {
     let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     volume::has_claims(spec)
+        || resource_claim::has_claims(spec)
         || spec.volumes.iter().flatten().any(|v| volume_needs(v, "").next().is_some())
         || containers.any(refers_to_any)
 }

@@ -16,6 +16,7 @@ use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MOUNT_BACKOFF_BASE, MOUNT_BACKOFF_MAX};
 use crate::machine::Mono;
 use crate::object::{Pod, pod_phase};
+use crate::resource_claim::{self, Named};
 use crate::volume::has_claims;
 use std::rc::Rc;
 
@@ -177,7 +178,7 @@ impl PodState {
         if !self.admitted || self.has_predecessor || self.sandbox.retry.is_some() || !self.sandbox.strays.is_empty() {
             return;
         }
-        if (self.refers && !self.mounts(ctx)) || !self.has_volumes(ctx) {
+        if (self.refers && !(self.mounts(ctx) && self.prepares(ctx))) || !self.has_volumes(ctx) {
             return;
         }
         self.sandbox.life = SandboxLife::Creating;
@@ -253,6 +254,49 @@ impl PodState {
         self.tell_unmounted(ctx, &unmounted);
         self.back_off_mount(ctx);
         false
+    }
+
+    /// Whether the pod may use its claims for devices, as the API server says (`PrepareResources`). Drivers of devices
+    /// are simulated: they have nothing else to prepare.
+    fn prepares(&mut self, ctx: &mut Ctx<'_>) -> bool {
+        let claims: Vec<Named> = resource_claim::claims(&self.pod).map(|(_, named)| named).collect();
+        let mut known = true;
+        for key in claims.iter().filter_map(Named::claim) {
+            known &= ctx.shared.references.ask(key, self.slot, ctx.now, ctx.out);
+        }
+        if !known {
+            return false;
+        }
+        let Some(why) = claims.iter().find_map(|named| self.unprepared(ctx, named)) else { return true };
+        self.event(ctx, EventType::Warning, "FailedPrepareDynamicResources", || {
+            format!("Failed to prepare dynamic resources: {why}")
+        });
+        self.back_off_mount(ctx);
+        false
+    }
+
+    /// Why a pod may not use a claim.
+    fn unprepared(&self, ctx: &Ctx<'_>, named: &Named) -> Option<String> {
+        let pod = self.pod.key();
+        let key = match named {
+            Named::NotNeeded => return None,
+            Named::NotMade => return Some(format!("pod {:?}: ResourceClaim not created yet", pod.path())),
+            Named::Own(key) | Named::Made(key) => key,
+        };
+        let Some(claim) = ctx.shared.references.seen(key) else {
+            let name = key.name();
+            return Some(format!("fetch ResourceClaim {name}: resourceclaims.resource.k8s.io {name:?} not found"));
+        };
+        if matches!(named, Named::Made(_))
+            && let Some(why) = resource_claim::not_of_pod(&pod, &self.uid, claim)
+        {
+            return Some(why);
+        }
+        if !resource_claim::is_reserved_for(claim, &self.uid) {
+            let (name, uid, other) = (pod.name(), &self.uid, claim.uid());
+            return Some(format!("pod {name} ({uid}) is not allowed to use ResourceClaim {} ({other})", key.name()));
+        }
+        resource_claim::allocation(claim).is_none().then(|| format!("ResourceClaim {} is not allocated", key.path()))
     }
 
     /// Says why volumes are not mounted.

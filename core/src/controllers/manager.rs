@@ -46,6 +46,9 @@ pub struct ManagerConfig {
     /// Whether claims are bound, volumes made and both protected. A simulation without any of them runs faster without
     /// these controllers.
     pub volumes: bool,
+    /// Whether claims for devices are made and freed; the same. In a recording that does not say so, they are not.
+    #[serde(default)]
+    pub devices: bool,
     /// Whether workloads are scaled by metrics, and where the metrics come from; `Some(None)` where no metrics API is
     /// served.
     #[serde(skip)]
@@ -73,6 +76,7 @@ impl Default for ManagerConfig {
             max_endpoints_per_slice: limits::MAX_ENDPOINTS_PER_SLICE,
             load_balancers: None,
             volumes: true,
+            devices: true,
             autoscaling: Some(None),
             access_control: false,
             root_ca: None,

@@ -37,6 +37,7 @@ mod plan;
 mod pod_control;
 mod pod_gc;
 pub mod replica_set;
+mod resource_claim;
 mod resource_quota;
 pub mod rolling_update;
 pub(crate) mod root_ca;
@@ -99,6 +100,9 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
         all.push(Box::new(ephemeral_volume::EphemeralVolumeController));
         all.push(Box::<attach_detach::AttachDetachController>::default());
         all.push(Box::new(attach_detach::Attacher));
+    }
+    if config.devices {
+        all.push(Box::<resource_claim::ResourceClaimController>::default());
     }
     all
 }

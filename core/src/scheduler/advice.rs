@@ -40,7 +40,7 @@ impl Scheduler {
     pub fn advise(&mut self, key: &ObjectKey) -> Option<Advice> {
         let id = self.index.get(key).copied()?;
         let (state, on) = match self.tracked(id).state {
-            State::Gated => ("has scheduling gates: nothing is tried before they are removed".to_owned(), None),
+            State::Gated => (self.gate(id), None),
             State::Queued => (self.waits(id), None),
             State::Assumed(slot) | State::Bound(slot) => (format!("is on {}", self.nodes.name(slot)), Some(slot)),
         };
@@ -74,6 +74,15 @@ impl Scheduler {
         Some(Advice { state, nodes })
     }
 
+    /// Why nothing is tried.
+    fn gate(&self, id: PodId) -> String {
+        let claims = self.peers.class(self.tracked(id).class).devices.as_ref();
+        match claims.and_then(|claims| self.dynamic_resources.lacks(claims)).filter(|_| !self.tracked(id).gates) {
+            Some(why) => format!("waits for its claims: {why}"),
+            None => "has scheduling gates: nothing is tried before they are removed".to_owned(),
+        }
+    }
+
     fn waits(&self, id: PodId) -> String {
         match self.tracked(id).nominated {
             Some(slot) => format!("waits for room on {}, where others are going for it", self.nodes.name(slot)),
@@ -84,15 +93,15 @@ impl Scheduler {
     fn refused(&self, id: PodId, slot: Slot, rejection: &Rejection) -> Verdict {
         let why = rejection.reasons.iter().map(|r| r.text(&self.nodes.resources)).collect();
         let remedies: Vec<String> =
-            rejection.reasons.iter().map(|r| self.remedy(id, slot, rejection.plugin, *r)).collect();
+            rejection.reasons.iter().map(|r| self.remedy(id, slot, rejection.plugin, r)).collect();
         Verdict::Refused { why, remedy: remedies.join("; ") }
     }
 
     /// What would have to change so that a reason no longer holds.
-    fn remedy(&self, id: PodId, slot: Slot, plugin: &str, reason: Reason) -> String {
+    fn remedy(&self, id: PodId, slot: Slot, plugin: &str, reason: &Reason) -> String {
         let shape = self.shapes.get(self.tracked(id).shape);
         match (plugin, reason) {
-            (_, Reason::Insufficient(resource)) => self.shortage(id, slot, resource),
+            (_, Reason::Insufficient(resource)) => self.shortage(id, slot, *resource),
             ("NodeUnschedulable", _) => "uncordon the node".to_owned(),
             ("TaintToleration", _) => {
                 let hard = self.nodes.taints(slot).iter();
@@ -111,6 +120,7 @@ impl Scheduler {
                 "a claim whose volume can be reached from the node, or be made there".to_owned()
             }
             ("VolumeRestrictions", _) => "wait until the pod that uses the claim is gone".to_owned(),
+            ("DynamicResources", _) => "free devices, as its claims ask for them, that the node can use".to_owned(),
             ("NodeVolumeLimits", _) => "fewer volumes on the node".to_owned(),
             ("NodeName", _) => "name this node, or none, in spec.nodeName".to_owned(),
             ("GPUShare", _) => self.lack_of_devices(id, slot),

@@ -31,19 +31,22 @@ pub fn reasons(nodes: usize, rejections: &Rejections, resources: &ResourceNames)
 }
 
 /// The message for a pod that fits none of `nodes` nodes. `before` is a reason that holds before any node is looked at;
-/// it replaces the nodes' own reasons. `preemption` says why evictions do not help; `None` if they do.
+/// it replaces the nodes' own reasons. `claims` says what was tried with claims for devices, `preemption` why evictions
+/// do not help; `None` if they do.
 pub fn message(
     (nodes, resources): (usize, &ResourceNames),
     before: Option<&str>,
     rejections: &Rejections,
-    preemption: Option<&str>,
+    (claims, preemption): (Option<&str>, Option<&str>),
 ) -> String {
     if nodes == 0 {
         return NO_NODES.to_owned();
     }
     let before = before.map(|before| format!("0/{nodes} nodes are available: {before}."));
     let said = before.unwrap_or_else(|| reasons(nodes, rejections, resources));
-    preemption.map_or_else(|| said.clone(), |why| format!("{said} preemption: {why}"))
+    let preemption = preemption.map(|why| format!("preemption: {why}"));
+    let after: Vec<&str> = claims.into_iter().chain(preemption.as_deref()).collect();
+    if after.is_empty() { said } else { format!("{said} {}", after.join(", ")) }
 }
 
 #[cfg(test)]
@@ -57,7 +60,8 @@ mod tests {
         let mut rejections = Rejections::default();
         nodes.iter().for_each(|(r, n)| rejections.add(r.clone(), *n));
         let total = nodes.iter().map(|(_, n)| *n as usize).sum();
-        assert_eq!(message((total, &ResourceNames::default()), before, &rejections, preemption), expect);
+        let after = (None, preemption);
+        assert_eq!(message((total, &ResourceNames::default()), before, &rejections, after), expect);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::cache::Slot;
+use super::dynamic_resources::{self, ClaimStep, Needs};
 use super::filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
 use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, raw_scores};
 use super::gpu::{self, Devices};
@@ -16,6 +17,7 @@ use super::trial::Trial;
 use super::volumes::{self, There, VolumeStep};
 use super::{Scheduler, State, Tracked};
 use crate::limits;
+use crate::object::ObjectKey;
 
 /// The pods on nodes, in the form in which the counters of [`peers`](super::peers) take them.
 pub(super) fn placed(pods: &[Option<Tracked>]) -> impl Iterator<Item = Placed> + use<'_> {
@@ -32,6 +34,9 @@ impl Scheduler {
         self.peers.prepare(class, &self.nodes, || placed(pods));
         let of = self.peers.class(class);
         self.volumes.prepare(class, &of.claims, of.shape.rules.filters);
+        if of.shape.rules.filters.has(Plugin::DynamicResources) {
+            self.dynamic_resources.prepare(class, &of.devices);
+        }
     }
 
     /// What has to be written before a pod of a class is bound to a node that it fits.
@@ -39,6 +44,51 @@ impl Scheduler {
         let needs = self.volumes.needs(class, &self.peers.class(class).claims);
         let plan = needs.map(|needs| volumes::plan(&needs, &self.nodes, slot).expect("the node was found to fit"));
         plan.unwrap_or_default()
+    }
+
+    /// What has to be written of the claims for devices of a pod before it is bound to a node that it fits.
+    pub(super) fn claim_steps(&self, class: ClassId, slot: Slot, uid: &str) -> Vec<ClaimStep> {
+        let needs = self.device_needs(class);
+        needs.map(|needs| self.dynamic_resources.plan(&needs, &self.nodes, slot, uid)).unwrap_or_default()
+    }
+
+    /// What the claims for devices of a class ask, where they count; it must have been prepared.
+    fn device_needs(&self, class: ClassId) -> Option<Rc<Needs>> {
+        let of = self.peers.class(class);
+        let counts = of.shape.rules.filters.has(Plugin::DynamicResources);
+        if counts { self.dynamic_resources.needs(class, &of.devices) } else { None }
+    }
+
+    /// Why devices make a node none for pods of a class.
+    pub(super) fn device_rejection(&self, class: ClassId, slot: Slot) -> Option<Rejection> {
+        let needs = self.device_needs(class)?;
+        self.dynamic_resources.rejection(&needs, &self.nodes, slot)
+    }
+
+    /// What is said about the claims for devices of a pod that fits no node, and one of them that is to be allocated
+    /// anew (DynamicResources' `PostFilter`).
+    pub(super) fn after_filters(
+        &mut self,
+        id: PodId,
+        was_refused: bool,
+        rejections: &Rejections,
+    ) -> (Option<&'static str>, Option<ObjectKey>) {
+        let Some(needs) = self.device_needs(self.tracked(id).class) else { return (None, None) };
+        if was_refused {
+            return (Some("no new claims to deallocate"), None);
+        }
+        let mut away = Vec::new();
+        if rejections.iter().any(|(rejection, _)| dynamic_resources::is_elsewhere(rejection)) {
+            for slot in (0..self.nodes.slots()).filter(|slot| self.nodes.is_present(*slot)).collect::<Vec<_>>() {
+                if self.rejection(id, slot).is_some_and(|rejection| dynamic_resources::is_elsewhere(&rejection)) {
+                    away.push(slot);
+                }
+            }
+        }
+        match self.dynamic_resources.idle(&needs, &self.nodes, &away, &self.tracked(id).uid) {
+            Some(claim) => (Some("deallocation of ResourceClaim completed"), Some(claim)),
+            None => (Some("still not schedulable"), None),
+        }
     }
 
     /// Why volumes make a node none for pods of a class, beside pods of `nominees` and without those that are `gone`.
@@ -141,6 +191,9 @@ impl Scheduler {
         if self.peers.class(class).claims.is_some() {
             self.judge_volumes(class, &mut scores);
         }
+        if self.peers.class(class).devices.is_some() {
+            self.judge_devices(class, &mut scores);
+        }
         if self.peers.class(class).is_particular() {
             let nominated: Vec<Slot> = self.nodes.nominated().filter(|slot| scores[*slot as usize] >= 0).collect();
             for slot in nominated {
@@ -159,6 +212,18 @@ impl Scheduler {
         }
         for (slot, score) in scores.iter_mut().enumerate().filter(|(_, score)| **score >= 0) {
             if self.volume_rejection(class, slot as Slot, &BTreeSet::new(), &[]).is_some() {
+                *score = -1;
+            }
+        }
+    }
+
+    /// Marks the nodes that devices make none.
+    fn judge_devices(&self, class: ClassId, scores: &mut [i32]) {
+        if self.dynamic_resources.refused(class).is_some() {
+            return scores.fill(-1);
+        }
+        for (slot, score) in scores.iter_mut().enumerate().filter(|(_, score)| **score >= 0) {
+            if self.device_rejection(class, slot as Slot).is_some() {
                 *score = -1;
             }
         }
@@ -228,6 +293,9 @@ impl Scheduler {
         if self.volumes.refused(class).is_some() {
             return Some(Rejection { plugin: "VolumeBinding", reasons: Vec::new(), unresolvable: true });
         }
+        if self.dynamic_resources.refused(class).is_some() {
+            return Some(Rejection { plugin: "DynamicResources", reasons: Vec::new(), unresolvable: true });
+        }
         if !shape.admits(self.nodes.name(slot)) {
             return Some(Rejection::unresolvable("NodeAffinity", NOT_AMONG_NAMES));
         }
@@ -245,7 +313,8 @@ impl Scheduler {
         }
         let usage = filter(Reads::Usage, &shape, &self.nodes, slot);
         let volumes = usage.or_else(|| self.volume_rejection(class, slot, &BTreeSet::new(), &[]));
-        volumes.or_else(|| self.peers.rejection(class, slot, &Extra::default()))
+        let others = volumes.or_else(|| self.peers.rejection(class, slot, &Extra::default()));
+        others.or_else(|| self.device_rejection(class, slot))
     }
 
     /// Why a pod fits no node: a reason that holds before any node is looked at, and the reasons of the nodes.
@@ -254,6 +323,7 @@ impl Scheduler {
         let of = self.peers.class(class);
         let conflict = of.shape.only.as_ref().is_some_and(Vec::is_empty).then(|| NAMES_CONFLICT.to_owned());
         let conflict = conflict.or_else(|| self.volumes.refused(class).map(str::to_owned));
+        let conflict = conflict.or_else(|| self.dynamic_resources.refused(class).map(str::to_owned));
         let mut rejections = Rejections::default();
         if !of.is_particular() && of.shape.only.is_none() {
             let table = self.table(class, priority);

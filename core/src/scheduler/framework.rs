@@ -3,13 +3,15 @@
 //! The tables [`FILTERS`] and [`SCORES`] are the plug-ins that look only at nodes, in kube-scheduler's default order.
 //! Which of them count for a pod, and with what weights, say the [`Rules`] of its profile. A new plug-in is a file in
 //! `filters/` or `scores/`, a row here and one of [`Plugin`]. The volume plug-ins, which run next and look at claims,
-//! are in [`volumes`](super::volumes); PodTopologySpread and InterPodAffinity, which run last and look at other pods,
-//! in [`peers`](super::peers). ImageLocality, whose scores depend on what other nodes hold, is in
-//! [`images`](super::images).
+//! are in [`volumes`](super::volumes); PodTopologySpread and InterPodAffinity, which look at other pods, in
+//! [`peers`](super::peers); DynamicResources, which runs last, in [`dynamic_resources`](super::dynamic_resources).
+//! ImageLocality, whose scores depend on what other nodes hold, is in [`images`](super::images).
 //!
 //! Three mistakes of kube-scheduler are not copied. A preferred `Gt` or `Lt` whose value is no integer matches nothing,
 //! where kube-scheduler fails the pod with an error. Pod-level requests count in scores. A victim that is already
 //! terminating is subtracted only once from the counts of topology spread.
+
+use std::rc::Rc;
 
 use super::cache::{Nodes, Slot};
 use super::events::Events;
@@ -43,21 +45,24 @@ pub enum QueueingHint {
 }
 
 /// Why a node was filtered out. A node can have several reasons.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reason {
     /// A reason with this text.
     Text(&'static str),
     /// Too little of a resource.
     Insufficient(ResourceId),
+    /// A reason whose text tells of this very case.
+    Said(Rc<str>),
 }
 
 impl Reason {
     /// The text of the reason, in kube-scheduler's words.
-    pub fn text(self, resources: &ResourceNames) -> String {
+    pub fn text(&self, resources: &ResourceNames) -> String {
         match self {
-            Reason::Text(text) => text.to_owned(),
+            Reason::Text(text) => (*text).to_owned(),
+            Reason::Said(text) => text.to_string(),
             Reason::Insufficient(ResourceId::PODS) => "Too many pods".to_owned(),
-            Reason::Insufficient(r) => format!("Insufficient {}", resources.name(r)),
+            Reason::Insufficient(r) => format!("Insufficient {}", resources.name(*r)),
         }
     }
 }

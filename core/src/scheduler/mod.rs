@@ -18,6 +18,7 @@
 
 pub mod advice;
 pub mod cache;
+pub mod dynamic_resources;
 pub mod events;
 pub mod explain;
 pub mod filters;
@@ -42,6 +43,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use cache::{Nodes, Slot};
+use dynamic_resources::{ClaimStep, DeviceClaim, DynamicResources};
 use events::Events;
 use find::placed;
 use gpu::Devices;
@@ -53,11 +55,11 @@ pub use queue::QueueCounts;
 use queue::{PodId, Queue};
 use shape::{ShapeId, Shapes};
 use table::Table;
-use volumes::{Matters, Readiness, VolumeStep, Volumes};
+use volumes::{Readiness, VolumeStep, Volumes};
 
 use crate::machine::{Deadline, Now};
 use crate::object::{
-    KeyMap, Kind, Labels, Meta, Node, Object, ObjectKey, Pod, Selector, SharedPodSpec, Text, is_pod_terminal,
+    KeyMap, Kind, Labels, Meta, Node, Object, ObjectKey, Pod, Revision, Selector, SharedPodSpec, Text, is_pod_terminal,
 };
 use crate::random::Rng;
 
@@ -77,6 +79,8 @@ pub enum Decision {
         node: Rc<str>,
         /// What has to be written, and its claims bound, before it is.
         volumes: Vec<VolumeStep>,
+        /// What has to be written of its claims for devices, and seen, before it is.
+        claims: Vec<ClaimStep>,
         /// Its GPUs, which the binding writes down.
         devices: Devices,
     },
@@ -90,12 +94,14 @@ pub enum Decision {
         message: String,
         /// What to do with its nomination.
         nomination: Nomination,
+        /// A claim for devices that is to be allocated anew, since it keeps the pod from nodes and nobody uses it.
+        idle: Option<ObjectKey>,
     },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// It has scheduling gates.
+    /// It has scheduling gates, or claims for devices that are not there.
     Gated,
     /// It is in the queue.
     Queued,
@@ -118,6 +124,8 @@ struct Tracked {
     /// Whether `preemptionPolicy` is not `Never`.
     may_preempt: bool,
     state: State,
+    /// Whether it has scheduling gates.
+    gates: bool,
     /// Whether it is not being deleted.
     alive: bool,
     /// Whether it is evicted, or about to be, to make room for another pod.
@@ -151,6 +159,7 @@ pub struct Scheduler {
     on: Vec<Vec<PodId>>,
     evictions: Evictions,
     volumes: Volumes,
+    dynamic_resources: DynamicResources,
     /// A column of scores, kept so that each decision can reuse its memory.
     scores: Vec<i32>,
 }
@@ -178,6 +187,7 @@ impl Scheduler {
             on: Vec::new(),
             evictions: Evictions::default(),
             volumes: Volumes::default(),
+            dynamic_resources: DynamicResources::default(),
             scores: Vec::new(),
         }
     }
@@ -235,9 +245,9 @@ impl Scheduler {
     /// A claim, a volume, a StorageClass or a CSINode is there, or has changed; none if it is gone.
     pub fn storage_changed(&mut self, now: Now, key: &ObjectKey, object: Option<&Object>) {
         match self.volumes.changed(key, object) {
-            Matters::All => self.wake_users(now, |_| true),
-            Matters::ItsPods => self.wake_users(now, |claim| claim.key == *key),
-            Matters::Nothing => {}
+            volumes::Matters::All => self.wake_users(now, |_| true),
+            volumes::Matters::ItsPods => self.wake_users(now, |claim| claim.key == *key),
+            volumes::Matters::Nothing => {}
         }
     }
 
@@ -251,6 +261,42 @@ impl Scheduler {
         };
         let claims = &self.peers.class(self.tracked(*id).class).claims;
         self.volumes.readiness(claims, node, self.nodes.meta(slot))
+    }
+
+    /// A claim for devices, a DeviceClass or a ResourceSlice is there, or has changed; none if it is gone.
+    pub fn devices_changed(&mut self, now: Now, key: &ObjectKey, object: Option<&Object>) {
+        let matters = self.dynamic_resources.changed(key, object);
+        let users = self.dynamic_resources.users(key);
+        for id in &users {
+            self.enqueue(now, *id);
+        }
+        match matters {
+            dynamic_resources::Matters::All => self.wake_device_users(now, |_| true),
+            dynamic_resources::Matters::ItsPods => {
+                let classes: Vec<ClassId> = users.iter().map(|id| self.tracked(*id).class).collect();
+                self.wake_device_users(now, |class| classes.contains(&class));
+            }
+        }
+    }
+
+    /// A claim for devices as it is known.
+    pub fn device_claim(&self, key: &ObjectKey) -> Option<&Object> {
+        self.dynamic_resources.claim(key)
+    }
+
+    /// A choice of devices for an assumed pod's claim is being written, based on this revision of the claim. `None`:
+    /// what was sent was refused.
+    pub fn claim_sent(&mut self, pod: &ObjectKey, claim: &ObjectKey, rv: Option<Revision>) {
+        if let Some(id) = self.index.get(pod) {
+            self.dynamic_resources.sent(*id, claim, rv);
+        }
+    }
+
+    /// Nothing that was written for claims before can still be carried out.
+    pub fn nothing_is_sent(&mut self, now: Now) {
+        if self.dynamic_resources.nothing_is_sent() {
+            self.wake_device_users(now, |_| true);
+        }
     }
 
     /// A claim or volume as it is known.
@@ -336,6 +382,8 @@ impl Scheduler {
         if let Some(slot) = there.or_else(|| self.find(id)) {
             let node = Rc::clone(self.nodes.name(slot));
             let volumes = self.volume_steps(class, slot);
+            let claims = self.claim_steps(class, slot, &uid);
+            self.dynamic_resources.assume(id, &claims);
             self.volumes.assume(id, &node, &volumes);
             let devices = self.choose_devices(id, slot);
             // A pod that gets none keeps what it says itself, whatever that means.
@@ -351,21 +399,24 @@ impl Scheduler {
             if let Some(slot) = before {
                 self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
             }
-            return Some(Decision::Bind { pod, uid, node, volumes, devices });
+            return Some(Decision::Bind { pod, uid, node, volumes, claims, devices });
         }
         let (said_before, rejections) = self.unfit(id);
+        let (about_claims, idle) = self.after_filters(id, said_before.is_some(), &rejections);
         let (preemption, nomination) =
             if self.nodes.is_empty() { (None, Nomination::Kept) } else { self.preempt(now, id, before, &rejections) };
         if let (Nomination::Kept, Some(slot)) = (&nomination, before) {
             self.nominate(id, slot);
         }
         let nodes = (self.nodes.len(), &self.nodes.resources);
-        let message = explain::message(nodes, said_before.as_deref(), &rejections, preemption.as_deref());
+        let preempts = matches!(nomination, Nomination::Preempts(_));
+        let after = (about_claims.filter(|_| !preempts), preemption.as_deref());
+        let message = explain::message(nodes, said_before.as_deref(), &rejections, after);
         self.queue.unschedulable(now.mono, id, !self.nodes.is_empty());
         if let (Nomination::Cleared | Nomination::Preempts(_), Some(slot)) = (&nomination, before) {
             self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
         }
-        Some(Decision::Unschedulable { pod, uid, message, nomination })
+        Some(Decision::Unschedulable { pod, uid, message, nomination, idle })
     }
 
     /// Whether the pod with this key is assumed on a node.
@@ -430,7 +481,8 @@ impl Scheduler {
         let shape = self.shapes.get(id);
         // The default constraints do not apply to a pod that has constraints of its own.
         let owner = if shape.peers.spread.is_empty() { self.peers.owners.of(&pod.meta) } else { None };
-        (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner, volumes::claims_of(pod)))
+        let claims = (volumes::claims_of(pod), dynamic_resources::claims_of(pod));
+        (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner, claims))
     }
 
     fn track(&mut self, key: ObjectKey, pod: &Pod, state: State) -> PodId {
@@ -446,6 +498,7 @@ impl Scheduler {
             priority: pod.spec.priority.unwrap_or(0),
             may_preempt: pod.spec.preemption_policy.as_deref() != Some("Never"),
             state,
+            gates: is_gated(pod),
             alive: pod.meta.deletion_timestamp.is_none(),
             is_victim: is_victim(pod),
             nominated: None,
@@ -459,7 +512,7 @@ impl Scheduler {
             self.pods[id as usize] = Some(tracked);
         }
         self.index.insert(key, id);
-        self.volumes.know(&self.peers.class(class).claims, id);
+        self.know_claims(id, class);
         id
     }
 
@@ -467,11 +520,11 @@ impl Scheduler {
         if self.profile_of(pod).is_none() || pod.meta.deletion_timestamp.is_some() {
             return;
         }
-        if is_gated(pod) {
-            self.track(key, pod, State::Gated);
+        let id = self.track(key, pod, State::Gated);
+        if self.must_wait(id) {
             return;
         }
-        let id = self.track(key, pod, State::Queued);
+        self.tracked_mut(id).state = State::Queued;
         let tracked = self.tracked(id);
         let (class, priority) = (tracked.class, tracked.priority);
         self.queue.add(now.mono, id, class, priority);
@@ -482,21 +535,40 @@ impl Scheduler {
         }
     }
 
+    /// Notes which claims a pod of a class has.
+    fn know_claims(&mut self, id: PodId, class: ClassId) {
+        let class = self.peers.class(class);
+        self.volumes.know(&class.claims, id);
+        self.dynamic_resources.know(&class.devices, id);
+    }
+
+    /// Whether a pod is not tried: it has scheduling gates, or a claim for devices that is not there (`PreEnqueue`).
+    fn must_wait(&self, id: PodId) -> bool {
+        let class = self.peers.class(self.tracked(id).class);
+        let counts = class.shape.rules.filters.has(Plugin::DynamicResources);
+        let lacks = |claims: &Rc<[DeviceClaim]>| counts && self.dynamic_resources.lacks(claims).is_some();
+        self.tracked(id).gates || class.devices.as_ref().is_some_and(lacks)
+    }
+
+    /// Adds a pod that is on no node to the queue, if it need not wait any longer.
+    fn enqueue(&mut self, now: Now, id: PodId) {
+        if self.tracked(id).state != State::Gated || self.must_wait(id) {
+            return;
+        }
+        self.tracked_mut(id).state = State::Queued;
+        let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
+        self.queue.add(now.mono, id, class, priority);
+    }
+
     /// Handles that a tracked pod is seen without a node.
     fn update_unbound(&mut self, now: Now, id: PodId, pod: &Pod) {
         match self.tracked(id).state {
             // A pod never loses its node, so the view lags.
             State::Assumed(_) | State::Bound(_) => {}
             State::Gated | State::Queued if pod.meta.deletion_timestamp.is_some() => self.drop_pod(now, id),
-            State::Gated if is_gated(pod) => {
-                self.reclassify(now, id, pod);
-            }
             State::Gated => {
                 self.reclassify(now, id, pod);
-                self.tracked_mut(id).state = State::Queued;
-                let tracked = self.tracked(id);
-                let (class, priority) = (tracked.class, tracked.priority);
-                self.queue.add(now.mono, id, class, priority);
+                self.enqueue(now, id);
             }
             State::Queued => {
                 self.reclassify(now, id, pod);
@@ -538,6 +610,7 @@ impl Scheduler {
             if self.volumes.settle(id) {
                 self.wake_users(now, |_| true);
             }
+            self.settle_devices(now, id);
         }
         if self.tracked(id).started != started(pod) {
             self.tracked_mut(id).started = started(pod);
@@ -584,9 +657,9 @@ impl Scheduler {
         let priority = pod.spec.priority.unwrap_or(0);
         let nominated = if (class, priority) == (old_class, old_priority) { None } else { self.withdraw(id) };
         let tracked = self.tracked_mut(id);
-        (tracked.meta, tracked.spec) = (Rc::clone(&pod.meta), pod.spec.shared.clone());
+        (tracked.meta, tracked.spec, tracked.gates) = (Rc::clone(&pod.meta), pod.spec.shared.clone(), is_gated(pod));
         (tracked.shape, tracked.class, tracked.kin, tracked.priority) = (shape, class, kin, priority);
-        self.volumes.know(&self.peers.class(class).claims, id);
+        self.know_claims(id, class);
         if let Some(slot) = nominated {
             self.nominate(id, slot);
         }
@@ -627,6 +700,7 @@ impl Scheduler {
             self.free_volumes(now, id, class);
         }
         self.volumes.forget(id);
+        self.dynamic_resources.forget(id);
         if let Some(slot) = nominated {
             self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
         }

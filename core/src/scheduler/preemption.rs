@@ -400,6 +400,7 @@ impl Room {
         let nominees: Vec<PodId> = first.iter().map(|(pod, _)| *pod).collect();
         let with = s.peers.extra(self.slot, self.gone.iter().chain(first).map(|(_, pod)| *pod));
         let volumes = s.volume_rejection(self.class, self.slot, &gone, &nominees);
-        volumes.or_else(|| s.peers.rejection(self.class, self.slot, &with))
+        let others = volumes.or_else(|| s.peers.rejection(self.class, self.slot, &with));
+        others.or_else(|| s.device_rejection(self.class, self.slot))
     }
 }

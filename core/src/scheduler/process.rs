@@ -8,6 +8,7 @@
 //! - decides from a view that went back in time; it lists the pods again first.
 
 mod binds;
+mod claims;
 mod evictions;
 mod freshness;
 mod recorders;
@@ -23,6 +24,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde::{Deserialize, Serialize};
 
 use binds::{Bind, Binds};
+use claims::Claims;
 use freshness::Freshness;
 use recorders::Recorders;
 use reports::{Reports, condition_patch};
@@ -69,6 +71,10 @@ pub struct SchedulerConfig {
     pub profiles: Rc<[Profile]>,
     /// Whether it reads claims and volumes. Without them, pods with claims wait for ever.
     pub volumes: bool,
+    /// Whether it reads claims for devices, and the devices. Without them, pods with such claims wait for ever. In a
+    /// recording that does not say so, it does not.
+    #[serde(default)]
+    pub devices: bool,
 }
 
 impl Default for SchedulerConfig {
@@ -80,6 +86,7 @@ impl Default for SchedulerConfig {
             record_events: true,
             profiles: Rc::from([Profile::default()]),
             volumes: true,
+            devices: true,
         }
     }
 }
@@ -98,12 +105,15 @@ pub struct SchedulerProcess {
     core: Scheduler,
     started: bool,
     freshness: Freshness,
+    /// The same for the view of claims for devices.
+    claims_freshness: Freshness,
     binds: Binds,
     reports: Reports,
     changes: Vec<Change>,
     surroundings: Surroundings,
     /// Whether pods that wait for their claims may have to wait no longer.
     volumes_changed: bool,
+    claims: Claims,
 }
 
 fn informer(kind: Kind, user: &Rc<str>, part: u16, rng: Rng) -> Informer {
@@ -141,11 +151,13 @@ impl SchedulerProcess {
             recorder: Recorders::new(&profiles, config.record_events, fork(EVENTS)),
             requests: Requests::new(CALLS),
             core: Scheduler::new(&profiles, fork(0)),
-            surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS), config.volumes),
+            surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS), (config.volumes, config.devices)),
             volumes_changed: false,
+            claims: Claims::default(),
             user,
             started: false,
             freshness: Freshness::default(),
+            claims_freshness: Freshness::default(),
             binds: Binds::default(),
             reports: Reports::default(),
             changes: Vec::new(),
@@ -218,6 +230,7 @@ impl SchedulerProcess {
                 None if change.key.kind == Kind::NODE => {
                     self.core.node_removed(now, change.key.name());
                     self.volumes_changed = true;
+                    self.claims.changed = true;
                 }
                 // A view that went back in time may miss pods that are being bound; see `catch_up`.
                 None if self.freshness.went_back() && self.binds.get(&change.key).is_some() => {}
@@ -266,6 +279,7 @@ impl SchedulerProcess {
     /// Forgets a bind, and the request that it waits for.
     fn drop_bind(&mut self, key: &ObjectKey) -> Option<Bind> {
         let bind = self.binds.remove(key)?;
+        self.claims.remove(key);
         if let Some(id) = bind.request() {
             self.requests.remove(id);
         }
@@ -286,7 +300,8 @@ impl SchedulerProcess {
             Sent::Mark(victim) => self.handle_marked(now, victim, result, out),
             Sent::Evict(victim) => self.handle_evicted(now, &victim, result, out),
             Sent::Volume(key) => self.handle_volume(now, &key, result, out),
-            Sent::Nomination => {}
+            Sent::Claim(pod, claim) => self.handle_claim(now, (&pod, &claim), result, out),
+            Sent::Deallocation | Sent::Nomination => {}
         }
     }
 
@@ -329,6 +344,15 @@ impl SchedulerProcess {
             Err(status) if status.reason == Reason::NotFound => self.settle(now, key, false, out),
             Ok(_) | Err(_) => self.binds.doubt(now, key),
         }
+    }
+
+    /// Binds a pod, after its claims for devices have been written if there are any.
+    fn bind_after_claims(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
+        if !self.claims.has(&pod) {
+            return self.bind(now, pod, uid, node, out);
+        }
+        self.binds.waits_for_devices(pod.clone(), uid, node);
+        self.check_claims_of(now, pod, out);
     }
 
     /// Sends a bind, for the first time or again.
@@ -396,7 +420,8 @@ impl SchedulerProcess {
             Sent::Mark(victim) => self.handle_marked(now, victim, unknown, out),
             Sent::Evict(victim) => self.handle_evicted(now, &victim, unknown, out),
             Sent::Volume(key) => self.handle_volume(now, &key, unknown, out),
-            Sent::Nomination => {}
+            Sent::Claim(pod, claim) => self.handle_claim(now, (&pod, &claim), unknown, out),
+            Sent::Deallocation | Sent::Nomination => {}
             Sent::Bind(key) | Sent::Read(key) => self.binds.doubt(now, &key),
             Sent::Condition(key, message) => self.handle_reported(now, &key, &message, unknown),
         }
@@ -418,6 +443,9 @@ impl SchedulerProcess {
                 self.relist(now, Some(term), out);
             }
         }
+        if !self.claims_are_fresh(now, term, out) {
+            return false;
+        }
         let Some(required) = self.freshness.required() else { return true };
         let synced = self.pods.is_synced() && self.nodes.is_synced() && self.surroundings.is_synced();
         if !synced || self.pods.revision() < required {
@@ -430,8 +458,34 @@ impl SchedulerProcess {
         }
         if self.freshness.caught_up() {
             self.core.forget_all(now);
+            self.core.nothing_is_sent(now);
         }
         true
+    }
+
+    /// Whether the view of claims for devices is as fresh as a leadership and as itself before: devices that an earlier
+    /// leader has given away must not be given away again.
+    fn claims_are_fresh(&mut self, now: Now, term: Revision, out: &mut Vec<ToServer>) -> bool {
+        let Some(revision) = self.surroundings.claims_revision() else { return true };
+        if self.claims_freshness.begin_term(term) && revision < term {
+            self.surroundings.list_claims(now, Some(term), out);
+        }
+        match self.claims_freshness.required() {
+            Some(required) if revision < required => false,
+            _ => {
+                self.claims_freshness.caught_up();
+                true
+            }
+        }
+    }
+
+    /// Lists the claims for devices again if their view went back in time.
+    fn check_claims_view(&mut self, now: Now, out: &mut Vec<ToServer>) {
+        if let Some(revision) = self.surroundings.claims_revision()
+            && self.claims_freshness.view_changed(revision)
+        {
+            self.surroundings.list_claims(now, None, out);
+        }
     }
 
     /// Lists the pods again if their view went back in time.
@@ -455,16 +509,26 @@ impl SchedulerProcess {
         if std::mem::take(&mut self.volumes_changed) {
             self.check_volumes(now, out);
         }
+        if self.claims.changed {
+            self.check_claims(now, out);
+        }
         while self.requests.len() + self.binds.doubtful() < limits::SCHEDULER_IN_FLIGHT {
             match self.core.next(now) {
                 None => break,
-                Some(Decision::Bind { pod, uid, node, volumes, .. }) if volumes.is_empty() => {
-                    self.bind(now, pod, uid, node, out);
+                Some(Decision::Bind { pod, uid, node, volumes, claims, .. }) => {
+                    if !claims.is_empty() {
+                        self.claims.add(pod.clone(), claims);
+                    }
+                    if volumes.is_empty() {
+                        self.bind_after_claims(now, pod, uid, node, out);
+                    } else {
+                        self.bind_volumes(now, (pod, uid), node, &volumes, out);
+                    }
                 }
-                Some(Decision::Bind { pod, uid, node, volumes, .. }) => {
-                    self.bind_volumes(now, (pod, uid), node, &volumes, out);
-                }
-                Some(Decision::Unschedulable { pod, uid, message, nomination }) => {
+                Some(Decision::Unschedulable { pod, uid, message, nomination, idle }) => {
+                    if let Some(claim) = idle {
+                        self.deallocate(now, &claim, out);
+                    }
                     if let Some(object) = self.pods.get(&pod) {
                         self.recorder.record(now, object, EventType::Warning, "FailedScheduling", &message, out);
                     }
@@ -495,6 +559,7 @@ impl SchedulerProcess {
         while let Some(key) = self.binds.overdue(now) {
             self.give_up_volumes(now, &key, "context deadline exceeded", out);
         }
+        self.claims.handle_timeout(now);
         while let Some(key) = self.reports.pop_due(now) {
             if self.is_leader(now) {
                 self.send_report(now, key, out);
@@ -517,7 +582,10 @@ impl Machine for SchedulerProcess {
         self.pod_informer.handle(now, &input, &mut self.pods, out, &mut self.changes);
         self.check_view(now, out);
         self.node_informer.handle(now, &input, &mut self.nodes, out, &mut self.changes);
-        self.volumes_changed |= self.surroundings.handle(now, &input, &mut self.core, out);
+        let about = self.surroundings.handle(now, &input, &mut self.core, out);
+        self.volumes_changed |= about.volumes;
+        self.claims.changed |= about.devices;
+        self.check_claims_view(now, out);
         self.apply_changes(now, out);
         match &input {
             FromServer::Reply(id, result) => self.handle_reply(now, *id, result, out),
@@ -533,6 +601,7 @@ impl Machine for SchedulerProcess {
             // Without a fence there is no revision to wait for, so the first list is read from the store.
             if self.elector.is_none() {
                 self.pod_informer.relist(now, None, out);
+                self.surroundings.list_claims(now, None, out);
             }
             self.freshness.require_lists();
         }
@@ -560,6 +629,7 @@ impl Machine for SchedulerProcess {
             self.core.poll_timeout(),
             self.requests.poll_timeout(),
             self.binds.poll_timeout(),
+            self.claims.poll_timeout(),
             self.reports.poll_timeout(),
         ]
         .into_iter()

@@ -33,13 +33,14 @@ pub enum Plugin {
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
+    DynamicResources,
     NodeResourcesBalancedAllocation,
     ImageLocality,
     GPUShare,
 }
 
 /// How many plug-ins there are.
-const PLUGINS: usize = 15;
+const PLUGINS: usize = 16;
 
 impl Plugin {
     /// All of them, in order.
@@ -56,6 +57,7 @@ impl Plugin {
         Plugin::VolumeZone,
         Plugin::PodTopologySpread,
         Plugin::InterPodAffinity,
+        Plugin::DynamicResources,
         Plugin::NodeResourcesBalancedAllocation,
         Plugin::ImageLocality,
         Plugin::GPUShare,
@@ -76,6 +78,7 @@ impl Plugin {
             Plugin::VolumeZone => "VolumeZone",
             Plugin::PodTopologySpread => "PodTopologySpread",
             Plugin::InterPodAffinity => "InterPodAffinity",
+            Plugin::DynamicResources => "DynamicResources",
             Plugin::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
             Plugin::ImageLocality => "ImageLocality",
             Plugin::GPUShare => "GPUShare",
@@ -110,6 +113,7 @@ impl Plugin {
             | Plugin::NodeVolumeLimits
             | Plugin::VolumeBinding
             | Plugin::VolumeZone
+            | Plugin::DynamicResources
             | Plugin::GPUShare => 0,
         }
     }

@@ -48,13 +48,28 @@ impl Scheduler {
     }
 
     /// Handles that a pod has left its node, or will not be bound to it after all: its claims may be used by others,
-    /// and so may the volumes that were chosen for it.
+    /// and so may the volumes and devices that were chosen for it.
     pub(super) fn free_volumes(&mut self, now: Now, id: PodId, class: ClassId) {
+        self.settle_devices(now, id);
         if self.volumes.settle(id) {
             self.wake_users(now, |_| true);
         } else {
             self.wake_sharing(now, class);
         }
+    }
+
+    /// What was decided for a pod's claims for devices has come about, or will not.
+    pub(super) fn settle_devices(&mut self, now: Now, id: PodId) {
+        if self.dynamic_resources.settle(id) {
+            self.wake_device_users(now, |_| true);
+        }
+    }
+
+    /// Wakes the waiting classes that have claims for devices, are meant, and are feasible now.
+    pub(super) fn wake_device_users(&mut self, now: Now, meant: impl Fn(ClassId) -> bool) {
+        let uses = |class: &ClassId| self.peers.class(*class).devices.is_some() && meant(*class);
+        let classes: Vec<ClassId> = self.queue.idle().filter(uses).collect();
+        classes.into_iter().for_each(|class| self.wake_if_feasible(now, class));
     }
 
     /// Wakes the waiting classes that share a claim with a class and are feasible now.

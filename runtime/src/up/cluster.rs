@@ -330,6 +330,7 @@ impl Cluster {
             share_informers: true,
             load_balancers: Some(load_balancers),
             volumes: true,
+            devices: true,
             autoscaling: Some(metrics),
             access_control: true,
             root_ca: root_ca.map(Rc::from),

@@ -52,9 +52,14 @@ const fn pod(path: &'static [&'static str], instead: &'static str) -> Gap {
     Gap { of: Of::PodSpec, path, is: Is::Given, instead }
 }
 
+const fn field(kind: Kind, path: &'static [&'static str], instead: &'static str) -> Gap {
+    Gap { of: Of::Field(kind), path, is: Is::Given, instead }
+}
+
 const NO_VOLUME: &str = "volumes are not attached or mounted yet: the pod runs as if the volume were there";
 const NO_WEBHOOK: &str = "no webhook is called yet";
-const NO_DEVICES: &str = "devices are not allocated yet";
+const NO_DEVICE: &str = "such devices are not allocated yet";
+const NO_CAPACITY: &str = "devices are not shared yet: a claim gets a whole one";
 
 /// The table.
 const GAPS: &[Gap] = &[
@@ -66,16 +71,23 @@ const GAPS: &[Gap] = &[
     kind(Kind::MUTATING_ADMISSION_POLICY, "no policy changes objects yet"),
     kind(Kind::API_SERVICE, "the group that it names is not served yet"),
     kind(Kind::CERTIFICATE_SIGNING_REQUEST, "nothing signs it yet"),
-    kind(Kind::RESOURCE_CLAIM, NO_DEVICES),
-    kind(Kind::RESOURCE_CLAIM_TEMPLATE, NO_DEVICES),
-    kind(Kind::DEVICE_CLASS, NO_DEVICES),
+    field(Kind::RESOURCE_SLICE, &["spec", "perDeviceNodeSelection"], NO_DEVICE),
+    field(Kind::RESOURCE_SLICE, &["spec", "devices", "*", "consumesCounters"], NO_DEVICE),
+    field(Kind::RESOURCE_SLICE, &["spec", "devices", "*", "bindingConditions"], NO_DEVICE),
+    field(Kind::RESOURCE_SLICE, &["spec", "devices", "*", "allowMultipleAllocations"], NO_CAPACITY),
+    field(Kind::RESOURCE_CLAIM, &["spec", "devices", "requests", "*", "exactly", "capacity"], NO_CAPACITY),
+    field(
+        Kind::RESOURCE_CLAIM_TEMPLATE,
+        &["spec", "spec", "devices", "requests", "*", "exactly", "capacity"],
+        NO_CAPACITY,
+    ),
+    field(Kind::DEVICE_CLASS, &["spec", "extendedResourceName"], "pods get no devices by asking for the resource yet"),
     Gap {
         of: Of::Field(Kind::SERVICE),
         path: &["spec", "type"],
         is: Is::This("LoadBalancer"),
         instead: "no load balancer is made: the Service never gets an address from outside",
     },
-    pod(&["resourceClaims"], NO_DEVICES),
     pod(&["volumes", "*", "csi"], NO_VOLUME),
     pod(&["volumes", "*", "nfs"], NO_VOLUME),
     pod(&["volumes", "*", "iscsi"], NO_VOLUME),
@@ -223,7 +235,7 @@ fn holds(value: &Value, is: Is) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{GAPS, Of, Step, TOLD, warnings};
+    use super::{GAPS, NO_VOLUME, Of, Step, TOLD, warnings};
     use crate::scenario::UserAction;
     use serde_json::{Value, json};
     use skeg_core::api::Patch;
@@ -254,11 +266,8 @@ mod tests {
     fn object_and_field_are_named() {
         let volumes = json!([{"name": "a", "emptyDir": {}}, {"name": "b", "nfs": {"server": "s", "path": "/"}}]);
         check(
-            &[deployment("web", json!({"resourceClaims": [{"name": "g"}], "volumes": volumes}))],
-            &[
-                "Deployment d/web: spec.template.spec.resourceClaims: devices are not",
-                "Deployment d/web: spec.template.spec.volumes[1].nfs: volumes are not",
-            ],
+            &[deployment("web", json!({"volumes": volumes}))],
+            &["Deployment d/web: spec.template.spec.volumes[1].nfs: volumes are not"],
         );
         let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": "p", "namespace": "d"}});
@@ -269,31 +278,30 @@ mod tests {
     #[test]
     fn what_steps_bring_counts_too() {
         let key = ObjectKey::new(Kind::DEPLOYMENT, "d", "web");
-        let claims = json!([{"name": "g"}]);
+        let volumes = json!([{"name": "v", "csi": {"driver": "d"}}]);
         let patch = |patch| Step::at(Duration::ZERO, UserAction::Patch { key: key.clone(), patch });
-        let claimed = deployment("other", json!({"resourceClaims": claims}));
+        let claimed = deployment("other", json!({"volumes": volumes}));
         let applied = Step::at(Duration::ZERO, UserAction::Apply(vec![claimed]));
         let steps = [
-            patch(Patch::Merge(json!({"spec": {"template": {"spec": {"resourceClaims": claims}}}}))),
+            patch(Patch::Merge(json!({"spec": {"template": {"spec": {"volumes": volumes}}}}))),
             patch(Patch::Json(json!([{"op": "add", "path": "/spec/template/spec/volumes/-",
                 "value": {"name": "v", "nfs": {"server": "s", "path": "/"}}}]))),
             applied,
         ];
         let got = warnings(&[], &steps);
         assert_eq!(got.len(), 3, "{got:#?}");
-        assert!(got[0].starts_with("Deployment d/web: spec.template.spec.resourceClaims: devices are not"), "{got:#?}");
-        assert!(got[1].starts_with("Deployment d/other: spec.template.spec.resourceClaims"), "{got:#?}");
+        assert!(got[0].starts_with("Deployment d/web: spec.template.spec.volumes[0].csi: volumes are not"), "{got:#?}");
+        assert!(got[1].starts_with("Deployment d/other: spec.template.spec.volumes[0].csi"), "{got:#?}");
         assert!(got[2].starts_with("Deployment d/web: spec.template.spec.volumes[0].nfs"), "{got:#?}");
     }
 
     #[test]
     fn a_long_list_is_cut_with_a_word() {
-        let claims = json!([{"name": "g"}]);
-        let many: Vec<Object> =
-            (0..25).map(|i| deployment(&format!("d{i}"), json!({"resourceClaims": claims}))).collect();
+        let volumes = json!([{"name": "v", "csi": {"driver": "d"}}]);
+        let many: Vec<Object> = (0..25).map(|i| deployment(&format!("d{i}"), json!({"volumes": volumes}))).collect();
         let got = warnings(&many, &[]);
         assert_eq!(got.len(), TOLD + 1);
-        assert_eq!(got[TOLD], "and 5 more of the last kind: devices are not allocated yet");
+        assert_eq!(got[TOLD], format!("and 5 more of the last kind: {NO_VOLUME}"));
     }
 
     #[test]

@@ -181,6 +181,7 @@ impl World {
                 share_informers: scenario.faults == FaultLevel::None,
                 load_balancers: None,
                 volumes: scenario.uses_volumes(),
+                devices: scenario.uses_devices(),
                 autoscaling: scenario.uses_autoscaling().then(|| Some(metrics())),
                 access_control: false,
                 root_ca: None,

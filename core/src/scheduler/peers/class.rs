@@ -9,6 +9,7 @@ use super::terms::{Carried, HOSTNAME, Match, PodTerm, Role, Spreading};
 use super::{ClassId, KinId, OwnerId, Peers, Who};
 use crate::object::Labels;
 use crate::scheduler::cache::Slot;
+use crate::scheduler::dynamic_resources::DeviceClaims;
 use crate::scheduler::framework::Rejection;
 use crate::scheduler::profile::Plugin;
 use crate::scheduler::scores::affinity_score;
@@ -39,6 +40,8 @@ pub struct Class {
     pub owner: Option<OwnerId>,
     /// Their claims.
     pub claims: PodClaims,
+    /// Their claims for devices.
+    pub devices: DeviceClaims,
     /// How many pods belong to it.
     pub pods: u32,
     /// Their rules about other pods, once resolved. Boxed, since most classes have none.
@@ -102,8 +105,14 @@ pub struct Asks {
 
 impl Class {
     /// A class without pods.
-    pub fn new(shape_id: ShapeId, shape: Rc<Shape>, kin: KinId, owner: Option<OwnerId>, claims: PodClaims) -> Class {
-        Class { shape_id, shape, kin, owner, claims, pods: 0, asks: None, owners_epoch: None, rules_seen: 0 }
+    pub fn new(
+        (shape_id, shape): (ShapeId, Rc<Shape>),
+        kin: KinId,
+        owner: Option<OwnerId>,
+        (claims, devices): (PodClaims, DeviceClaims),
+    ) -> Class {
+        let (pods, asks, owners_epoch, rules_seen) = (0, None, None, 0);
+        Class { shape_id, shape, kin, owner, claims, devices, pods, asks, owners_epoch, rules_seen }
     }
 
     /// Forgets the resolved rules, because their numbers are no longer valid.
@@ -120,14 +129,19 @@ impl Class {
 
     /// Whether its rules concern only nodes.
     pub fn is_plain(&self) -> bool {
-        self.asks.is_none() && self.claims.is_none()
+        self.asks.is_none() && !self.has_claims()
     }
 
-    /// Whether a node can be rejected because of other pods, or of volumes.
+    /// Whether its pods have claims, for volumes or devices.
+    pub fn has_claims(&self) -> bool {
+        self.claims.is_some() || self.devices.is_some()
+    }
+
+    /// Whether a node can be rejected because of other pods, of volumes, or of devices.
     pub fn is_particular(&self) -> bool {
         let asks =
             |a: &Asks| !(a.hard.is_empty() && a.affinity.is_empty() && a.anti.is_empty() && a.against.is_empty());
-        self.claims.is_some() || self.asks.as_deref().is_some_and(asks)
+        self.has_claims() || self.asks.as_deref().is_some_and(asks)
     }
 }
 

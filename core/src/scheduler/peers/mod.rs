@@ -20,6 +20,7 @@ pub use owners::{OwnerId, Owners};
 use terms::{Carried, Match};
 
 use super::cache::{Nodes, Slot};
+use super::dynamic_resources::DeviceClaims;
 use super::shape::{Shape, ShapeId};
 use super::volumes::PodClaims;
 use crate::limits;
@@ -105,7 +106,7 @@ pub struct Peers {
     tallies: Vec<Tally>,
     tally_ids: BTreeMap<(usize, usize, Inclusion), usize>,
     classes: BTreeMap<ClassId, Class>,
-    class_ids: BTreeMap<(ShapeId, KinId, Option<OwnerId>, PodClaims), ClassId>,
+    class_ids: BTreeMap<(ShapeId, KinId, Option<OwnerId>, (PodClaims, DeviceClaims)), ClassId>,
     class_next: u32,
     namespaces: BTreeMap<Rc<str>, Labels>,
     /// The owners and Services of pods, for default spreading.
@@ -123,7 +124,7 @@ impl Peers {
         namespace: &str,
         labels: Option<&Labels>,
         owner: Option<OwnerId>,
-        claims: PodClaims,
+        claims: (PodClaims, DeviceClaims),
     ) -> ClassId {
         let none = Labels::new();
         let labels = labels.unwrap_or(&none);
@@ -136,7 +137,7 @@ impl Peers {
         let id = *self.class_ids.entry(key).or_insert(ClassId(self.class_next));
         if id.0 == self.class_next {
             self.class_next += 1;
-            self.classes.insert(id, Class::new(shape_id, Rc::clone(shape), kin, owner, claims));
+            self.classes.insert(id, Class::new((shape_id, Rc::clone(shape)), kin, owner, claims));
         }
         self.class_mut(id).pods += 1;
         id
@@ -169,7 +170,8 @@ impl Peers {
         class.pods -= 1;
         let (pods, shape, kin_id, owner) = (class.pods, class.shape_id, class.kin, class.owner);
         if pods == 0 {
-            let claims = self.classes.remove(&id).and_then(|class| class.claims);
+            let gone = self.classes.remove(&id);
+            let claims = gone.map_or((None, None), |class| (class.claims, class.devices));
             self.class_ids.remove(&(shape, kin_id, owner, claims));
         }
         let kin = self.kin.get_mut(&kin_id).expect("kin is kept while pods are of it");

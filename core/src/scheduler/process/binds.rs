@@ -22,6 +22,8 @@ pub(super) enum Step {
     Reading(ReqId),
     /// The pod's claims are being bound first, until this time at most.
     Volumes(Mono),
+    /// The pod's claims for devices are being written first.
+    Claims,
 }
 
 /// A bind whose outcome is not certain yet.
@@ -42,11 +44,16 @@ impl Bind {
         matches!(self.step, Step::Volumes(_))
     }
 
+    /// Whether the pod's claims for devices are being written first.
+    pub(super) fn waits_for_claims(&self) -> bool {
+        matches!(self.step, Step::Claims)
+    }
+
     /// The request that it waits for.
     pub(super) fn request(&self) -> Option<ReqId> {
         match self.step {
             Step::Binding(id) | Step::Reading(id) => Some(id),
-            Step::Doubtful(_) | Step::Volumes(_) => None,
+            Step::Doubtful(_) | Step::Volumes(_) | Step::Claims => None,
         }
     }
 }
@@ -89,6 +96,11 @@ impl Binds {
         self.binds.insert(pod, Bind { uid, node, step: Step::Volumes(until), failures: 0 });
     }
 
+    /// Records that a pod's claims for devices are written before the pod is bound.
+    pub(super) fn waits_for_devices(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>) {
+        self.binds.insert(pod, Bind { uid, node, step: Step::Claims, failures: 0 });
+    }
+
     /// The pods whose claims are being bound.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &ObjectKey> {
         self.volumes.iter().map(|(_, pod)| pod)
@@ -125,7 +137,7 @@ impl Binds {
         match bind.step {
             Step::Doubtful(at) => self.doubtful.remove(&(at, pod.clone())),
             Step::Volumes(until) => self.volumes.remove(&(until, pod.clone())),
-            Step::Binding(_) | Step::Reading(_) => false,
+            Step::Binding(_) | Step::Reading(_) | Step::Claims => false,
         };
         Some(bind)
     }

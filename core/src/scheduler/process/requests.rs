@@ -24,6 +24,10 @@ pub(super) enum Sent {
     Evict(Victim),
     /// A claim or volume of this pod.
     Volume(ObjectKey),
+    /// A claim for devices of this pod.
+    Claim(ObjectKey, ObjectKey),
+    /// A claim for devices that nobody uses. It is not retried: the pod's next attempt writes it again.
+    Deallocation,
     /// A pod's nominated node. It is not retried: the pod's next attempt writes it again.
     Nomination,
 }
@@ -37,6 +41,8 @@ impl Sent {
             | Sent::Mark(_)
             | Sent::Evict(_)
             | Sent::Volume(_)
+            | Sent::Claim(..)
+            | Sent::Deallocation
             | Sent::Nomination => true,
             Sent::Read(_) => false,
         }

@@ -7,7 +7,7 @@ use super::informer;
 use crate::api::{FromServer, ToServer};
 use crate::client::{Change, Informer, View};
 use crate::machine::{Deadline, Now};
-use crate::object::{Kind, Labels, Object, ObjectKey, Selector};
+use crate::object::{Kind, Labels, Object, ObjectKey, Revision, Selector};
 use crate::random::{Rng, mix};
 use crate::scheduler::Scheduler;
 use crate::scheduler::preemption::Budget;
@@ -26,6 +26,18 @@ const KINDS: [Kind; 6] = [
 const STORAGE: [Kind; 4] =
     [Kind::PERSISTENT_VOLUME_CLAIM, Kind::PERSISTENT_VOLUME, Kind::STORAGE_CLASS, Kind::CSI_NODE];
 
+/// Those that pods with claims for devices need.
+const DEVICES: [Kind; 3] = [Kind::RESOURCE_CLAIM, Kind::DEVICE_CLASS, Kind::RESOURCE_SLICE];
+
+/// What has changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About {
+    /// Anything about volumes.
+    pub(super) volumes: bool,
+    /// Anything about devices.
+    pub(super) devices: bool,
+}
+
 /// An informer for each of them.
 #[derive(Debug)]
 pub(super) struct Surroundings {
@@ -35,13 +47,15 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// Creates the informers. They are consecutive parts of the connection, from `first_part` on.
-    pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng, volumes: bool) -> Surroundings {
+    pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng, (volumes, devices): (bool, bool)) -> Surroundings {
         let make = |(kind, part): (&Kind, u16)| {
             let rng = Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
             (informer(*kind, user, part, rng), View::new(*kind, &[]))
         };
         let storage = STORAGE.iter().filter(|_| volumes);
-        Surroundings { read: KINDS.iter().chain(storage).zip(first_part..).map(make).collect(), changes: Vec::new() }
+        let devices = DEVICES.iter().filter(|_| devices);
+        let kinds = KINDS.iter().chain(storage).chain(devices);
+        Surroundings { read: kinds.zip(first_part..).map(make).collect(), changes: Vec::new() }
     }
 
     /// Whether all kinds have been listed.
@@ -49,22 +63,36 @@ impl Surroundings {
         self.read.iter().all(|(_, view)| view.is_synced())
     }
 
-    /// Handles a message. Returns whether anything about volumes has changed.
+    /// The revision of the view of claims for devices; `None` if they are not read.
+    pub(super) fn claims_revision(&self) -> Option<Revision> {
+        self.read.iter().find(|(_, view)| view.kind() == Kind::RESOURCE_CLAIM).map(|(_, view)| view.revision())
+    }
+
+    /// Lists the claims for devices again, at once.
+    pub(super) fn list_claims(&mut self, now: Now, rv: Option<Revision>, out: &mut Vec<ToServer>) {
+        for (informer, view) in self.read.iter_mut().filter(|(_, view)| view.kind() == Kind::RESOURCE_CLAIM) {
+            informer.relist(now, rv, out);
+            informer.handle_timeout(now, view, out);
+        }
+    }
+
+    /// Handles a message. Returns what has changed.
     pub(super) fn handle(
         &mut self,
         now: Now,
         input: &FromServer,
         core: &mut Scheduler,
         out: &mut Vec<ToServer>,
-    ) -> bool {
+    ) -> About {
         for (informer, view) in &mut self.read {
             informer.handle(now, input, view, out, &mut self.changes);
         }
-        let about_volumes = self.changes.iter().any(|change| STORAGE.contains(&change.key.kind));
+        let about = |kinds: &[Kind]| self.changes.iter().any(|change| kinds.contains(&change.key.kind));
+        let about = About { volumes: about(&STORAGE), devices: about(&DEVICES) };
         for change in self.changes.drain(..) {
             tell(core, now, &change.key, change.new.as_ref());
         }
-        about_volumes
+        about
     }
 
     pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
@@ -96,6 +124,7 @@ fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>
         }
         Kind::POD_DISRUPTION_BUDGET => core.budget_changed(namespace, name, object.and_then(budget)),
         kind if STORAGE.contains(&kind) => core.storage_changed(now, key, object),
+        kind if DEVICES.contains(&kind) => core.devices_changed(now, key, object),
         kind => core.controller_changed(now, kind, namespace, name, object.and_then(selector)),
     }
 }

@@ -91,8 +91,10 @@ impl SchedulerProcess {
                 Readiness::Waiting => {}
                 Readiness::Failed(why) => self.give_up_volumes(now, &pod, &why, out),
                 Readiness::Ready => {
+                    let claims = self.claims.take(&pod);
                     self.drop_bind(&pod);
-                    self.bind(now, pod, uid, node, out);
+                    self.claims.put_back(&pod, claims);
+                    self.bind_after_claims(now, pod, uid, node, out);
                 }
             }
         }

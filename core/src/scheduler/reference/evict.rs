@@ -11,6 +11,8 @@ use crate::object::Node;
 pub struct Unfit {
     pub message: String,
     pub nomination: Outcome,
+    /// Whether one of its claims for devices is to be allocated anew.
+    pub idle: bool,
 }
 
 /// What to do with its nomination.
@@ -44,22 +46,32 @@ impl World {
     pub fn unfit(&self, pod: &Naive) -> Unfit {
         let total = self.nodes.len();
         if total == 0 {
-            return Unfit { message: "no nodes available to schedule pods".to_owned(), nomination: Outcome::Kept };
+            let message = "no nodes available to schedule pods".to_owned();
+            return Unfit { message, nomination: Outcome::Kept, idle: false };
         }
         let mut said = BTreeMap::new();
         for node in self.nodes.values() {
             let (reasons, _) = self.refusal(pod, node).unwrap();
             reasons.into_iter().for_each(|r| *said.entry(r).or_insert(0) += 1);
         }
+        let before = self.refused(pod).or_else(|| self.devices_refused(pod));
+        let conflict = self.named_only(&pod.pod).is_some_and(|names| names.is_empty());
+        let claims = self.after_filters(pod, conflict || before.is_some());
         let said = match self.named_only(&pod.pod) {
             Some(names) if names.is_empty() => "pod affinity terms conflict".to_owned(),
-            Some(_) | None => self.refused(pod).unwrap_or_else(|| histogram(said)),
+            Some(_) | None => before.clone().unwrap_or_else(|| histogram(said)),
         };
-        let head = format!("0/{total} nodes are available: {said}.");
+        let bare = format!("0/{total} nodes are available: {said}.");
+        let head = claims.map_or(bare.clone(), |claims| format!("{bare} {claims}"));
+        let comma = if claims.is_some() { "," } else { "" };
+        let idle = claims == Some("deallocation of ResourceClaim completed");
         if !self.profile(&pod.pod).unwrap().preempts {
-            return Unfit { message: head, nomination: Outcome::Kept };
+            return Unfit { message: head, nomination: Outcome::Kept, idle };
         }
-        let kept = |why: &str| Unfit { message: format!("{head} preemption: {why}"), nomination: Outcome::Kept };
+        let kept = |why: &str| {
+            let message = format!("{head}{comma} preemption: {why}");
+            Unfit { message, nomination: Outcome::Kept, idle }
+        };
         if pod.pod.spec.preemption_policy.as_deref() == Some("Never") {
             return kept("not eligible due to preemptionPolicy=Never.");
         }
@@ -80,11 +92,11 @@ impl World {
         if let Some(least) = costs.iter().map(|(cost, ..)| *cost).min() {
             let best = costs.into_iter().filter(|(cost, ..)| *cost == least);
             let best = best.map(|(_, node, victims)| (node, victims)).collect();
-            return Unfit { message: head, nomination: Outcome::Preempts(best) };
+            return Unfit { message: bare, nomination: Outcome::Preempts(best), idle };
         }
-        let message = format!("{head} preemption: 0/{total} nodes are available: {}.", histogram(why));
+        let message = format!("{head}{comma} preemption: 0/{total} nodes are available: {}.", histogram(why));
         let nomination = if pod.nominated.is_some() { Outcome::Cleared } else { Outcome::Kept };
-        Unfit { message, nomination }
+        Unfit { message, nomination, idle }
     }
 
     fn dry_run(&self, pod: &Naive, node: &Node) -> Result<(Cost, Vec<String>), Vec<String>> {

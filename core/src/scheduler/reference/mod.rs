@@ -4,6 +4,7 @@
 //! CI runs a thousand cases; `PROPTEST_CASES=10000 cargo test --release -p skeg-core decides_as_from_scratch`
 //! runs ten thousand.
 
+mod devices;
 mod evict;
 mod gpu;
 mod naive;
@@ -48,6 +49,8 @@ enum Move {
     Namespace(&'static str, Option<&'static str>),
     /// Changes claims, volumes and what they depend on.
     Store(storage::Change),
+    /// Changes claims for devices, devices and classes.
+    Publish(devices::Change),
 }
 
 const NAMESPACES: [&str; 2] = ["d", "e"];
@@ -239,13 +242,14 @@ fn pod_spec() -> impl Strategy<Value = Value> {
     let constraints = prop_oneof![2 => none(), 1 => prop::collection::vec(spread(), 1..3)];
     let scheduler = (0..12usize, pick(&["", "", "0", "1", "0-1", "2", "x", "0-64"]));
     let claims = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(pick(&["c0", "c1"]), 1..3)];
+    let claims = (claims, devices::pod_claims());
     ((own_spec(), scheduler), constraints, terms, who, claims).prop_map(
         |(
             (mut spec, (scheduler, devices)),
             constraints,
             (near, far, liked, disliked),
             (namespace, labels, priority, never, owned),
-            claims,
+            (claims, device_claims),
         )| {
             let (required, preferred) =
                 ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution");
@@ -255,6 +259,9 @@ fn pod_spec() -> impl Strategy<Value = Value> {
             spec["priority"] = json!(priority);
             let volume = |claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}});
             spec["volumes"] = claims.into_iter().map(volume).collect();
+            if !device_claims.is_empty() {
+                spec["resourceClaims"] = json!(device_claims);
+            }
             if spec["containers"][0]["image"] == "c" {
                 let image = json!({"name": "image", "image": {"reference": "r/v:1"}});
                 spec["volumes"].as_array_mut().expect("a list").push(image);
@@ -287,8 +294,13 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
                 1 => (pick(&NAMESPACES), pick(&[None, Some("x"), Some("y")]))
                     .prop_map(|(ns, team)| Move::Namespace(ns, team)),
                 5 => storage::change().prop_map(Move::Store),
+                5 => devices::change().prop_map(Move::Publish),
             ];
-            prop::collection::vec(one, 1..50)
+            let rest = prop::collection::vec(one, 1..50);
+            (devices::beginning(), rest).prop_map(|(first, rest)| {
+                let first = first.into_iter().map(Move::Publish);
+                first.chain(rest).collect()
+            })
         },
     )
 }
@@ -327,7 +339,9 @@ fn pod(profiles: &[Profile], name: &str, whole: &Value, node: Option<&str>) -> P
         meta["ownerReferences"] =
             json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "set", "uid": "s", "controller": true}]);
     }
-    match Object::from_json(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})).unwrap() {
+    let status = json!({"resourceClaimStatuses": devices::pod_statuses()});
+    let whole = json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status});
+    match Object::from_json(whole).unwrap() {
         Object::Pod(p) => p,
         other => panic!("{other:?}"),
     }
@@ -386,7 +400,9 @@ impl Play {
             Move::AddPod(spec) => {
                 let p = pod(&self.world.profiles, &format!("p{i}"), spec, None);
                 self.s.pod_changed(now, &p);
-                self.world.pods.insert(p.name().to_owned(), Naive::new(p, None));
+                let mut p = Naive::new(p, None);
+                p.waits = self.world.profile(&p.pod).is_some() && self.world.waits_for_claims(&p);
+                self.world.pods.insert(p.pod.name().to_owned(), p);
             }
             Move::Foreign(n, spec) => {
                 let p = pod(&self.world.profiles, &format!("p{i}"), spec, Some(&format!("n{n}")));
@@ -404,12 +420,14 @@ impl Play {
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.pod.meta_mut().deletion_timestamp = Some(Wall(0).to_time());
                     p.steps.clear();
+                    p.allocations.clear();
                     self.s.pod_changed(now, &bound(&p.pod, p.on.as_ref().unwrap()));
                 }
             }
             Move::Confirm(n) => {
                 if let Some(name) = self.nth(*n, true) {
                     self.carry_out_steps(&name);
+                    self.carry_out_claims(&name);
                     let p = self.world.pods.get_mut(&name).unwrap();
                     // First a view that lags, then one that does not.
                     let mut behind = p.pod.clone();
@@ -425,11 +443,13 @@ impl Play {
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.on = None;
                     p.steps.clear();
+                    p.allocations.clear();
                     p.pod.meta_mut().annotations = p.annotations.clone();
                     self.s.forget(now, &p.pod.key(), p.pod.uid());
                 }
             }
             Move::Store(change) => self.store(change),
+            Move::Publish(change) => self.publish(change),
             Move::Select(what, namespace, value, allowed) => self.select(*what, namespace, *value, *allowed),
             Move::Namespace(name, team) => {
                 let labels: Option<Labels> = team.map(|t| Labels::from([("team".to_owned(), t.to_owned())]));
@@ -471,14 +491,19 @@ impl Play {
     }
 
     fn decide(&mut self) {
+        let waiting = self.world.pods.values().filter(|p| p.waits && !self.world.waits_for_claims(p));
+        for name in waiting.map(|p| p.pod.name().to_owned()).collect::<Vec<_>>() {
+            self.world.pods.get_mut(&name).unwrap().waits = false;
+        }
         while let Some(decision) = self.s.next(self.now) {
             let (Decision::Bind { pod, .. } | Decision::Unschedulable { pod, .. }) = &decision;
             let name = pod.name().to_owned();
             let p = &self.world.pods[&name];
+            assert!(!p.waits, "{name} is tried, but its claims are not there");
             let nominated = p.nominated.as_ref().and_then(|n| self.world.nodes.get(n));
             let nominated = nominated.filter(|n| self.world.refusal(p, n).is_none());
             match decision {
-                Decision::Bind { node, volumes, devices, .. } => {
+                Decision::Bind { node, volumes, claims, devices, .. } => {
                     let best = self.world.best(p);
                     match nominated {
                         Some(n) => assert_eq!(&*node, n.name(), "{name}: it has a node that is fine"),
@@ -490,16 +515,18 @@ impl Play {
                         }
                     }
                     self.check_steps(&name, &node, &volumes);
+                    self.check_claims(&name, &node, &claims);
                     self.world.check_devices(&name, &node, &devices.to_string());
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.on = Some(node.to_string());
                     p.nominated = None;
                 }
-                Decision::Unschedulable { message, nomination, .. } => {
+                Decision::Unschedulable { message, nomination, idle, .. } => {
                     let best = self.world.best(p);
                     assert!(best.is_empty(), "{name}: {message}, but there are {best:?}");
                     let expect = self.world.unfit(p);
                     assert_eq!(message, expect.message, "{name}");
+                    assert_eq!(idle.is_some(), expect.idle, "{name}");
                     self.nominate(&name, nomination, expect.nomination);
                 }
             }
@@ -546,7 +573,9 @@ impl Play {
     /// count.
     fn check_scores(&mut self, some: impl Fn(usize) -> bool) {
         let judged = |p: &&Naive| {
-            p.on.is_some() && p.pod.spec.volumes.iter().flatten().count() == 0 && self.world.profile(&p.pod).is_some()
+            let claims = p.pod.spec.resource_claims.iter().flatten().count();
+            let plain = p.pod.spec.volumes.iter().flatten().count() + claims == 0;
+            p.on.is_some() && plain && self.world.profile(&p.pod).is_some()
         };
         let names: Vec<String> = self.world.pods.values().filter(judged).map(|p| p.pod.name().to_owned()).collect();
         names.iter().enumerate().filter(|(i, _)| some(*i)).for_each(|(_, name)| self.check_scores_of(name));

@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::devices::{Allocation, Devices};
 use super::gpu::GPU;
-use super::storage::{Step, Storage};
+use super::storage::{ClaimName, Step, Storage};
 use crate::object::{Labels, Nano, Node, Pod, Selector};
 use crate::scheduler::profile::{Plugin, Profile, Strategy};
 
@@ -33,6 +34,10 @@ pub struct Naive {
     pub is_victim: bool,
     /// What was decided for its claims and is not stored yet.
     pub steps: Vec<Step>,
+    /// What was decided for its claims for devices and is not stored yet.
+    pub allocations: Vec<(ClaimName, Allocation)>,
+    /// Whether it has never been tried, since its claims are not there.
+    pub waits: bool,
 }
 
 /// The cluster, as API objects.
@@ -51,6 +56,8 @@ pub struct World {
     pub budgets: BTreeMap<String, (Labels, i32)>,
     /// Claims, volumes and what they depend on.
     pub storage: Storage,
+    /// Claims for devices, and devices.
+    pub devices: Devices,
 }
 
 const RESOURCES: [&str; 5] = ["cpu", "memory", "ephemeral-storage", "example.com/gpu", GPU];
@@ -136,6 +143,8 @@ impl Naive {
             nominated: None,
             is_victim: false,
             steps: Vec::new(),
+            allocations: Vec::new(),
+            waits: false,
         }
     }
 
@@ -452,7 +461,8 @@ impl World {
             return Some(why);
         }
         let others = self.spread_refusal(pod, node, placed).or_else(|| self.affinity_refusal(pod, node, placed));
-        others.map(|(why, hopeless)| (vec![why], hopeless))
+        let devices = || self.device_refusal(pod, node).map(|why| (why, true));
+        others.or_else(devices).map(|(why, hopeless)| (vec![why], hopeless))
     }
 
     /// Why the pods on a node leave no room for a pod.
@@ -704,7 +714,7 @@ impl World {
 
     /// Why a node is not feasible for a pod, with and without the pods that are nominated for it.
     pub fn refusal(&self, pod: &Naive, node: &Node) -> Option<(Vec<String>, bool)> {
-        if let Some(why) = self.refused(pod) {
+        if let Some(why) = self.refused(pod).or_else(|| self.devices_refused(pod)) {
             return Some((vec![why], true));
         }
         if self.named_only(&pod.pod).is_some_and(|names| !names.contains(node.name())) {

@@ -236,7 +236,7 @@ impl Play {
     }
 }
 
-fn object(api_version: &str, kind: &str, mut body: Value, metadata: Value) -> Object {
+pub fn object(api_version: &str, kind: &str, mut body: Value, metadata: Value) -> Object {
     let mut meta = metadata;
     let given = body["metadata"].take();
     if given.is_object() {

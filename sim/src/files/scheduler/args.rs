@@ -62,10 +62,8 @@ fn of_plugin(name: &str, args: &Field<'_>, fields: Fields<'_>, profile: &mut Pro
         "DefaultPreemption" => preemption(args, &fields, warnings),
         "GPUShare" => gpu_share(args, &fields, profile),
         "VolumeBinding" => volume_binding(&fields, warnings),
-        "DynamicResources" => {
-            pass(&fields, &["filterTimeout", "bindingTimeout"], |_| true);
-            warnings.push(&args.path, "DynamicResources is not here yet");
-        }
+        // A search for devices ends after so many steps, and binding goes on until it is known what came of it.
+        "DynamicResources" => pass(&fields, &["filterTimeout", "bindingTimeout"], |_| true),
         // The others take none.
         _ => {}
     }

@@ -127,12 +127,7 @@ impl Set {
                 (Some(_), _) if set.enabled.iter().any(|(known, _)| *known == name) => {
                     item.fail(format!("plugin {name:?} already registered as {:?}", of.0));
                 }
-                (Some(_), _) => {
-                    if name == "DynamicResources" {
-                        warnings.push(&item.path, "DynamicResources is not here yet: no devices are allocated");
-                    }
-                    set.enabled.push((name, weight));
-                }
+                (Some(_), _) => set.enabled.push((name, weight)),
             }
         }
         for item in fields.get("disabled").and_then(|all| all.items()).into_iter().flatten() {
