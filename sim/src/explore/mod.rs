@@ -37,7 +37,7 @@ const BEGIN: Duration = Duration::from_secs(30);
 pub fn draw(seed: u64) -> Scenario {
     let rng = &mut stream(seed);
     let nodes = node_count(rng);
-    let workloads = workload::draw(rng, nodes);
+    let mut workloads = workload::draw(rng, nodes);
     let duration = 3 * BEGIN + Duration::from_secs(rng.below(240));
     let mut scenario = Scenario {
         name: format!("explored-{seed}"),
@@ -52,8 +52,13 @@ pub fn draw(seed: u64) -> Scenario {
         settle: Duration::from_secs(1800),
         stop_when_converged: false,
     };
-    let common = UserAction::Apply(workload::common(rng));
-    scenario.timeline.push(Step::at(Duration::ZERO, common));
+    let mut common = workload::common(rng);
+    // Drawn apart, so that what else is drawn does not depend on it.
+    let of_devices = &mut Rng::stream(seed, "devices", 0);
+    if of_devices.chance(1, 6) {
+        common.extend(workload::devices(of_devices, &node_names(&scenario.cluster), &mut workloads));
+    }
+    scenario.timeline.push(Step::at(Duration::ZERO, UserAction::Apply(common)));
     happen(&mut scenario, rng, seed, &workloads);
     scenario
 }
@@ -96,11 +101,7 @@ fn level(rng: &mut Rng) -> FaultLevel {
 
 /// Adds the user actions and the faults.
 fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Workload]) {
-    let pools = &scenario.cluster.pools;
-    let of_pool = |p: &NodePool| -> Vec<String> {
-        (0..p.count).map(|i| p.names.get(i).cloned().unwrap_or_else(|| format!("{}-{i}", p.name))).collect()
-    };
-    let nodes: Vec<String> = pools.iter().flat_map(of_pool).collect();
+    let nodes = node_names(&scenario.cluster);
     let kinds = workloads.iter().flat_map(|workload| &workload.objects).map(Object::kind).collect();
     let swarm =
         if scenario.faults == FaultLevel::Listed { fault::draw_some(scenario, &kinds, seed) } else { Vec::new() };
@@ -116,6 +117,13 @@ fn happen(scenario: &mut Scenario, rng: &mut Rng, seed: u64, workloads: &[Worklo
     // A minute without faults, in which users undo what they left behind.
     scenario.duration += Duration::from_secs(60);
     scenario.timeline.sort_by_key(|step| step.at);
+}
+
+fn node_names(cluster: &Cluster) -> Vec<String> {
+    let of_pool = |p: &NodePool| -> Vec<String> {
+        (0..p.count).map(|i| p.names.get(i).cloned().unwrap_or_else(|| format!("{}-{i}", p.name))).collect()
+    };
+    cluster.pools.iter().flat_map(of_pool).collect()
 }
 
 /// Whether all drawn workloads have room on one node fewer.

@@ -71,6 +71,60 @@ pub fn common(rng: &mut Rng) -> Vec<Object> {
     objects
 }
 
+/// The most devices of one node.
+const DEVICES: u64 = 128;
+
+/// Gives a claim for a device to each pod of a workload, or to all of them together. Each node has devices for as many
+/// pods as there can be, those that are about to end included. Returns the devices and what else that takes; nothing if
+/// no workload is drawn that could use any.
+pub fn devices(rng: &mut Rng, nodes: &[String], workloads: &mut [Workload]) -> Vec<Object> {
+    let of_pods = |workload: &&mut Workload| !workload.is_daemon() && workload.key.kind != Kind::CRON_JOB;
+    let mut able: Vec<&mut Workload> = workloads.iter_mut().filter(of_pods).collect();
+    if able.is_empty() {
+        return Vec::new();
+    }
+    let chosen = rng.below(able.len() as u64) as usize;
+    let workload = &mut *able[chosen];
+    let shared = rng.chance(1, 5);
+    let claim = if shared {
+        json!({"name": "device", "resourceClaimName": "explore"})
+    } else {
+        json!({"name": "device", "resourceClaimTemplateName": "explore"})
+    };
+    let mut object = workload.objects[0].to_json();
+    let pod = &mut object["spec"]["template"]["spec"];
+    pod["resourceClaims"] = json!([claim]);
+    pod["containers"][0]["resources"]["claims"] = json!([{"name": "device"}]);
+    workload.objects[0] = read(object);
+    let count = (2 * workload.most as u64 + rng.below(4)).clamp(1, DEVICES);
+    let group = "resource.k8s.io/v1";
+    let expression = "device.attributes['explore.example.com'].healthy";
+    let claim = json!({"devices": {"requests": [{"name": "one", "exactly": {"deviceClassName": "explore"}}]}});
+    let mut objects = vec![
+        read(json!({"apiVersion": group, "kind": "DeviceClass", "metadata": {"name": "explore"},
+            "spec": {"selectors": [{"cel": {"expression": expression}}]}})),
+        read(json!({"apiVersion": group, "kind": "ResourceClaimTemplate",
+            "metadata": {"name": "explore", "namespace": "default"}, "spec": {"spec": claim}})),
+    ];
+    if shared {
+        objects.push(read(json!({"apiVersion": group, "kind": "ResourceClaim",
+            "metadata": {"name": "explore", "namespace": "default"}, "spec": claim})));
+    }
+    let device = |i: u64| json!({"name": format!("device-{i}"), "attributes": {"healthy": {"bool": true}}});
+    // A device that all share can be used from every node: there would not be room for all of them on one.
+    let fabric = [("fabric", json!({"allNodes": true}))];
+    let each = nodes.iter().map(|node| (node.as_str(), json!({"nodeName": node})));
+    let places: Vec<(&str, Value)> = if shared { fabric.into() } else { each.collect() };
+    for (pool, mut spec) in places {
+        spec["driver"] = json!("explore.example.com");
+        spec["pool"] = json!({"name": pool, "generation": 1, "resourceSliceCount": 1});
+        spec["devices"] = (0..count).map(device).collect();
+        objects.push(read(json!({"apiVersion": group, "kind": "ResourceSlice",
+            "metadata": {"name": format!("explore-{pool}")}, "spec": spec})));
+    }
+    objects
+}
+
 fn workload(rng: &mut Rng, number: u64, nodes: usize) -> Workload {
     let kind = *rng.pick(KINDS).expect("there are some");
     let name = format!("{}-{number}", kind.to_lowercase());

@@ -16,6 +16,7 @@ mod claims;
 mod containers;
 mod counts;
 mod deletion;
+mod devices;
 mod endpoints;
 mod exchanges;
 mod floor;
@@ -128,6 +129,8 @@ invariants! {
     OnePodPerClaim "one-pod-per-claim"
     /// A volume that one node may use at a time is never attached to two.
     OneNodePerVolume "one-node-per-volume"
+    /// A device is never allocated to two claims at a time.
+    OneClaimPerDevice "one-claim-per-device"
     /// An endpoint is never both ready and terminating, unless its Service has `publishNotReadyAddresses`.
     ReadyAndTerminating "ready-and-terminating"
     /// No more than two EndpointSlices of a Service that its controller manages list the same pod: the one that it
@@ -258,6 +261,7 @@ pub struct Checkers {
     replicas: replicas::Replicas,
     claims: claims::Claims,
     attachments: attachments::Attachments,
+    devices: devices::Devices,
     endpoints: endpoints::Endpoints,
     addresses: addresses::Addresses,
     members: members::Members,
@@ -327,6 +331,7 @@ impl Checkers {
             Some(Object::Dynamic(d)) if d.kind == Kind::VOLUME_ATTACHMENT => {
                 self.attachments.attachment(commit, report);
             }
+            Some(Object::Dynamic(d)) if d.kind == Kind::RESOURCE_CLAIM => self.devices.claim(commit, report),
             Some(
                 Object::Lease(_)
                 | Object::Namespace(_)

@@ -349,6 +349,15 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
                     "source": {"persistentVolumeName": "v"}}})));
         }
     }),
+    (Invariant::OneClaimPerDevice, |w| {
+        for claim in ["first", "second"] {
+            let results = json!([{"request": "r", "driver": "d", "pool": "p", "device": "x"}]);
+            w.put(object(json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+                "metadata": {"name": claim, "namespace": "default"},
+                "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}},
+                "status": {"allocation": {"devices": {"results": results}}}})));
+        }
+    }),
     (Invariant::ReadyAndTerminating, |w| {
         change_endpoint(w, "web", |c| (c.ready, c.terminating) = (Some(true), Some(true)));
     }),
