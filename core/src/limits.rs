@@ -182,6 +182,8 @@ pub const JOURNAL_RECORD: usize = 16 * 1024 * 1024;
 pub const COLLECTED_AT_ONCE: usize = 500;
 /// How long a Service waits before it is looked for a free load balancer address again.
 pub const LOAD_BALANCER_RETRY: Duration = Duration::from_secs(5);
+/// How long a node waits before a range for its pods is looked for again.
+pub const POD_RANGE_RETRY: Duration = Duration::from_secs(10);
 /// How long the namespace controller waits before it checks again what is left in a namespace.
 pub const NAMESPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long a pod may take from the admission of its eviction to its deletion (disruption controller

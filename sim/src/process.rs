@@ -6,7 +6,7 @@ use std::rc::Rc;
 use skeg_core::agent::{AgentConfig, NodeAgent};
 use skeg_core::apiserver::{self, ApiServer};
 use skeg_core::client::ElectionTimes;
-use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig, Metrics, TokenSigner};
+use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig, Metrics, PodRanges, TokenSigner};
 use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
@@ -77,6 +77,8 @@ pub struct Setup {
     pub max_endpoints_per_slice: usize,
     /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
     pub load_balancers: Option<LoadBalancerRange>,
+    /// The ranges that nodes are given, if they are.
+    pub pod_ranges: Option<PodRanges>,
     /// Whether claims are bound and volumes made; see [`crate::scenario::Scenario::uses_volumes`].
     pub volumes: bool,
     /// Whether devices are allocated to claims; see [`crate::scenario::Scenario::uses_devices`].
@@ -123,7 +125,8 @@ impl Setup {
         let identity = self.identity(name, life);
         let setup = self.clone();
         let Setup { leader_elect, election, record_events, share_informers, max_endpoints_per_slice, .. } = setup;
-        let Setup { load_balancers, volumes, devices, autoscaling, access_control, root_ca, tokens, kinds, .. } = setup;
+        let Setup { load_balancers, pod_ranges, volumes, devices, autoscaling, access_control, .. } = setup.clone();
+        let Setup { root_ca, tokens, kinds, .. } = setup;
         ManagerConfig {
             identity,
             leader_elect,
@@ -132,6 +135,7 @@ impl Setup {
             share_informers,
             max_endpoints_per_slice,
             load_balancers,
+            pod_ranges,
             volumes,
             devices,
             autoscaling,

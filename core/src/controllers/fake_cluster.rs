@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Controller, Plan, Write};
-use crate::api::{Propagation, Subresource};
+use crate::api::{Patch, Propagation, Subresource};
 use crate::client::{Change, Views};
 use crate::machine::{Mono, Now, Wall};
 use crate::object::{Kind, Object, ObjectKey, Revision};
@@ -170,7 +170,13 @@ impl Fake {
                 object.set_replicas(*replicas);
                 self.put(object);
             }
-            Write::Patch { .. } => panic!("no controller of these patches"),
+            Write::Patch { key, uid, rv, patch: Patch::Merge(body), subresource: Subresource::None } => {
+                let current = self.views.view(key.kind).get(key).expect("patched objects exist").clone();
+                assert_eq!(current.uid(), &**uid);
+                assert!(rv.is_none_or(|rv| rv == current.rv()), "patch of {key} at a stale revision");
+                self.put(with(current, body.clone()));
+            }
+            Write::Patch { .. } => panic!("no controller of these patches so"),
             Write::Delete { key, uid, rv, propagation, .. } => {
                 let mut object = self.views.view(key.kind).get(key).expect("deleted objects exist").clone();
                 assert_eq!(object.uid(), &**uid);

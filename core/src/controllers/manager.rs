@@ -43,6 +43,9 @@ pub struct ManagerConfig {
     pub max_endpoints_per_slice: usize,
     /// Addresses for Services of type LoadBalancer; `None` if nobody gives any.
     pub load_balancers: Option<super::LoadBalancerRange>,
+    /// The ranges of pods' addresses that nodes are given (`--allocate-node-cidrs`); `None` if nobody gives any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_ranges: Option<super::PodRanges>,
     /// Whether claims are bound, volumes made and both protected. A simulation without any of them runs faster without
     /// these controllers.
     pub volumes: bool,
@@ -75,6 +78,7 @@ impl Default for ManagerConfig {
             share_informers: true,
             max_endpoints_per_slice: limits::MAX_ENDPOINTS_PER_SLICE,
             load_balancers: None,
+            pod_ranges: None,
             volumes: true,
             devices: true,
             autoscaling: Some(None),

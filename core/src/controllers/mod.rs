@@ -31,6 +31,7 @@ mod journal;
 mod load_balancer;
 mod manager;
 mod namespace;
+mod node_ipam;
 mod node_lifecycle;
 mod persistent_volume;
 mod plan;
@@ -59,6 +60,7 @@ pub use garbage_collector::GarbageCollector;
 pub use horizontal_pod_autoscaler::{Described, Metrics, MetricsSource, PodUsage};
 pub use load_balancer::LoadBalancerRange;
 pub use manager::{ControllerManager, ManagerConfig};
+pub use node_ipam::PodRanges;
 pub use plan::{Controller, EventNote, Plan, Write};
 pub use runner::{Mandate, Runner, Turn, Work};
 pub use service_account_token::TokenSigner;
@@ -73,6 +75,8 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     all.extend(cluster_controllers(config));
     let load_balancers = config.load_balancers.map(load_balancer::LoadBalancerController::new);
     all.extend(load_balancers.map(|c| Box::new(c) as Box<dyn Controller>));
+    let ranges = config.pod_ranges.map(node_ipam::NodeIpamController::new);
+    all.extend(ranges.map(|c| Box::new(c) as Box<dyn Controller>));
     if config.access_control {
         all.push(Box::new(cluster_role_aggregation::ClusterRoleAggregationController));
     }

@@ -19,7 +19,7 @@ use skeg_core::api::{FromServer, ToServer};
 use skeg_core::apiserver::{self, Answered, Callee, ConnId, Consultation};
 use skeg_core::auth::{Authority, Mode};
 use skeg_core::client::ElectionTimes;
-use skeg_core::controllers::{LoadBalancerRange, Metrics};
+use skeg_core::controllers::{LoadBalancerRange, Metrics, PodRanges};
 use skeg_core::proxy::ProxyConfig;
 use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
@@ -127,6 +127,8 @@ pub struct Components {
 /// One of several servers.
 #[derive(Clone, Debug)]
 pub struct Several {
+    /// The ranges of pods' addresses that nodes are given, if they are.
+    pub pod_ranges: Option<PodRanges>,
     /// The host's name.
     pub host: String,
     /// A name that no other process has.
@@ -329,6 +331,7 @@ impl Cluster {
             max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
             share_informers: true,
             load_balancers: Some(load_balancers),
+            pod_ranges: several.as_ref().and_then(|several| several.pod_ranges),
             volumes: true,
             devices: true,
             autoscaling: Some(metrics),

@@ -118,6 +118,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         true => {
             let (state, cluster) = docker::identity(dir.as_deref(), address);
             let options = docker::Options {
+                network: None,
                 socket: args.docker_host.trim_start_matches("unix://").into(),
                 state,
                 cluster,

@@ -46,7 +46,7 @@ fn daemon_set() -> Value {
 
 #[test]
 fn agents_run_real_containers() {
-    let Some(mut whole) = Whole::start("docker-agents") else { return };
+    let Some(mut whole) = Whole::start("docker-agents", (&[], &[])) else { return };
     let server = whole.servers.at(0);
     let account = "/api/v1/namespaces/default/serviceaccounts/default";
     wait_for("there is the account of pods", PATIENCE, || server.get(account).code == 200);
@@ -98,7 +98,7 @@ fn agents_run_real_containers() {
     whole.agents[0].kill();
     let id = |pods: &[Value]| pods[0]["status"]["containerStatuses"][0]["containerID"].clone();
     let before = id(&pods);
-    whole.agents[0] = Agent::spawn(&whole.hosts[0], &whole.kubeconfigs[0]);
+    whole.agents[0] = Agent::spawn(&whole.hosts[0], &whole.kubeconfigs[0], &[]);
     let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}", node(0));
     let beat = || server.get(&lease).json()["spec"]["renewTime"].clone();
     let down = beat();

@@ -245,12 +245,13 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn spawn(host: &Host, kubeconfig: &Path) -> Agent {
+    /// `more` are further arguments.
+    pub fn spawn(host: &Host, kubeconfig: &Path, more: &[&str]) -> Agent {
         let mut command = host.command(env!("CARGO_BIN_EXE_skeg"));
         let node = node(host.number);
         command.args(["agent", "--docker", "--docker-host", &host.socket(), "--node-name", &node, "--kubeconfig"]);
         command.arg(kubeconfig).arg("--root-dir").arg(host.dir.join("pods"));
-        command.arg("--record").arg(kubeconfig.with_file_name("recordings"));
+        command.arg("--record").arg(kubeconfig.with_file_name("recordings")).args(more);
         Agent { child: command.stderr(Stdio::inherit()).spawn().expect("the binary runs") }
     }
 
@@ -285,7 +286,8 @@ pub struct Whole {
 }
 
 impl Whole {
-    pub fn start(test: &str) -> Option<Whole> {
+    /// `more` are further arguments of servers, and of agents.
+    pub fn start(test: &str, more: (&[&str], &[&str])) -> Option<Whole> {
         let what = "what agents with Docker do";
         let root = rustix::process::geteuid().is_root();
         let Some(busybox) = busybox().filter(|_| root) else {
@@ -309,7 +311,8 @@ impl Whole {
         let hosts: Vec<Host> = (0..NODES).map(|n| Host::make(n, busybox).expect("root may make hosts")).collect();
         let urls: Vec<String> = etcd.iter().map(Server::url).collect();
         let record = recording::empty(test);
-        let more = [&TUNED[..], &["--record", record.to_str().expect("text")]].concat();
+        let (of_servers, of_agents) = more;
+        let more = [&TUNED[..], &["--record", record.to_str().expect("text")], of_servers].concat();
         let servers = Servers::start_at(test, &urls.join(","), servers, &more);
         let kubeconfigs = (0..NODES).map(|n| {
             let path = scratch(test).join(format!("{}.conf", node(n)));
@@ -320,7 +323,8 @@ impl Whole {
             path
         });
         let kubeconfigs: Vec<PathBuf> = kubeconfigs.collect();
-        let agents = hosts.iter().zip(&kubeconfigs).map(|(host, file)| Agent::spawn(host, file)).collect();
+        let agents = hosts.iter().zip(&kubeconfigs).map(|(host, file)| Agent::spawn(host, file, of_agents));
+        let agents = agents.collect();
         let whole = Whole { agents, kubeconfigs, hosts, servers, etcd, network, record };
         wait_for("all nodes are ready", PATIENCE, || {
             let nodes = whole.servers.at(0).get("/api/v1/nodes").json();

@@ -27,6 +27,9 @@ const SHORT: Duration = Duration::from_secs(4);
 const LONG: Duration = Duration::from_secs(75);
 /// How long an answer may take.
 const MOMENT: Duration = Duration::from_secs(2);
+/// Servers give nodes the ranges of their pods, of which agents make networks.
+const RANGES: [&str; 3] = ["--allocate-node-cidrs", "--cluster-cidr", "10.245.0.0/16"];
+const NETWORK: [&str; 2] = ["--docker-network", "skeg0"];
 /// Of the Service.
 const ADDRESS: &str = "10.96.7.7";
 const SERVICE: &str = "10.96.7.7:80";
@@ -67,7 +70,8 @@ fn probe(host: usize, stop: &AtomicBool) -> (usize, Vec<String>) {
     (well, failed)
 }
 
-/// A pod on each host, which tells its name; and a Service that leads to the one of the host where it is asked.
+/// A pod on each host, which tells its name; a Service that leads to the one of the host where it is asked; and a
+/// Deployment without pods, whose pods lack their image.
 fn deploy(server: &Cluster) {
     let labels = json!({"app": "web"});
     let script = "cat /proc/sys/kernel/hostname > /tmp/index.html; exec httpd -f -p 8080 -h /tmp";
@@ -84,6 +88,12 @@ fn deploy(server: &Cluster) {
     let spec = json!({"selector": labels, "internalTrafficPolicy": "Local", "clusterIP": ADDRESS,
         "ports": [{"port": 80, "targetPort": 8080}]});
     server.create(SERVICES, &json!({"metadata": {"name": "web"}, "spec": spec}));
+    let labels = json!({"app": "churn"});
+    let container = json!({"name": "c", "image": "not-there:1", "imagePullPolicy": "Never"});
+    let deployment = json!({"metadata": {"name": "churn"}, "spec": {"replicas": 0, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "hostNetwork": true,
+            "automountServiceAccountToken": false, "containers": [container]}}}});
+    server.create(DEPLOYMENTS, &deployment);
 }
 
 /// The pods by node: their containers and how often these were restarted. Empty until all are ready.
@@ -102,6 +112,24 @@ fn pods(servers: &[Cluster]) -> BTreeMap<String, (String, u64)> {
     all.iter().map(row).collect()
 }
 
+/// Each node has a range of its own, and its pod an address in it.
+fn ranges_are_given(servers: &[Cluster]) {
+    let nodes = ask(servers, "/api/v1/nodes").expect("a server answers");
+    let pods = ask(servers, &format!("{PODS}?labelSelector=app%3Dweb")).expect("a server answers");
+    let mut ranges: Vec<String> = Vec::new();
+    for one in items(&nodes) {
+        let range = one["spec"]["podCIDR"].as_str().and_then(|cidr| cidr.strip_suffix(".0/24")).expect("it has one");
+        assert!(range.starts_with("10.245."), "{range}");
+        let pod = items(&pods).iter().find(|pod| pod["spec"]["nodeName"] == one["metadata"]["name"]);
+        let address = pod.expect("each has a pod")["status"]["podIP"].as_str().expect("it runs").to_owned();
+        assert!(address.starts_with(&format!("{range}.")), "{address} is in {range}");
+        ranges.push(range.to_owned());
+    }
+    ranges.sort();
+    ranges.dedup();
+    assert_eq!(ranges.len(), NODES);
+}
+
 /// The addresses that the Service leads to.
 fn ready_endpoints(servers: &[Cluster]) -> Option<usize> {
     let selector = "labelSelector=kubernetes.io/service-name%3Dweb";
@@ -110,16 +138,12 @@ fn ready_endpoints(servers: &[Cluster]) -> Option<usize> {
     Some(all.filter(|endpoint| endpoint["conditions"]["ready"] == true).count())
 }
 
+/// Most pods of the Deployment that is scaled up and down.
+const MOST: usize = 3;
+
 /// Scales a Deployment up and down, so that controllers and scheduler have something to do, and sees to it that there
-/// are never more pods than it may have. They lack their image, so they come to be bound and no further.
+/// are never more pods than it may have. They come to be bound and no further.
 fn churn(servers: &[Cluster], stop: &AtomicBool) {
-    const MOST: usize = 3;
-    let labels = json!({"app": "churn"});
-    let container = json!({"name": "c", "image": "not-there:1", "imagePullPolicy": "Never"});
-    let deployment = json!({"metadata": {"name": "churn"}, "spec": {"replicas": 0, "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "hostNetwork": true,
-            "automountServiceAccountToken": false, "containers": [container]}}}});
-    servers[0].create(DEPLOYMENTS, &deployment);
     let scale = |replicas: usize| {
         let body = json!({"metadata": {"name": "churn"}, "spec": {"replicas": replicas}}).to_string();
         let path = format!("{DEPLOYMENTS}/churn/scale");
@@ -244,7 +268,7 @@ impl Fault {
             Fault::KillAgent(n) => {
                 whole.agents[n].kill();
                 std::thread::sleep(SHORT);
-                whole.agents[n] = Agent::spawn(&whole.hosts[n], &whole.kubeconfigs[n]);
+                whole.agents[n] = Agent::spawn(&whole.hosts[n], &whole.kubeconfigs[n], &NETWORK);
             }
         }
         // Before the next one is lost, this one has caught up.
@@ -359,7 +383,7 @@ fn judge(recorded: &Recorded) {
 
 #[test]
 fn nothing_is_lost_by_partitions_and_one_leader_acts() {
-    let Some(mut whole) = Whole::start("partitions") else { return };
+    let Some(mut whole) = Whole::start("partitions", (&RANGES, &NETWORK)) else { return };
     let minutes: Option<u64> = std::env::var("SKEG_SOAK_MINUTES").ok().map(|text| text.parse().expect("a number"));
     deploy(whole.servers.at(0));
     let servers = clients(&whole.servers);
@@ -368,6 +392,7 @@ fn nothing_is_lost_by_partitions_and_one_leader_acts() {
         before = pods(&servers);
         !before.is_empty()
     });
+    ranges_are_given(&servers);
     wait_for("the Service leads to all", PATIENCE, || ready_endpoints(&servers) == Some(NODES));
     std::thread::scope(|scope| {
         for host in 0..NODES {

@@ -653,5 +653,8 @@ fn what_a_server_cannot_do_is_refused() {
     refused(&[&short, &etcd[..]].concat(), "leaseDuration must be greater than renewDeadline");
     refused(&[&["--pki", missing, "--components", "scheduler"], &etcd[..]].concat(), "apiserver is missing");
     refused(&[&["--pki", missing, "--advertise-address", "127.0.0.1"], &etcd[..]].concat(), "do not reach this one");
+    let ranges = ["--pki", missing, "--allocate-node-cidrs", "--cluster-cidr", "10.0.0.0/8", "--node-cidr-mask-size"];
+    refused(&[&ranges[..], &["28"], &etcd[..]].concat(), "the node CIDR size is too big");
+    refused(&["--pki", missing, "--allocate-node-cidrs"], "--cluster-cidr");
     refused(&["init", missing, "--servers", "10.0.0.1:6443"], "write it like https://");
 }

@@ -180,6 +180,7 @@ impl World {
                 max_endpoints_per_slice: cluster.max_endpoints_per_slice,
                 share_informers: scenario.faults == FaultLevel::None,
                 load_balancers: None,
+                pod_ranges: None,
                 volumes: scenario.uses_volumes(),
                 devices: scenario.uses_devices(),
                 autoscaling: scenario.uses_autoscaling().then(|| Some(metrics())),

@@ -13,6 +13,7 @@ mod kubeconfig;
 pub mod link;
 mod names;
 mod port;
+mod range;
 mod routes;
 mod rules;
 mod serving;
@@ -115,21 +116,28 @@ struct DockerArgs {
     /// Where the files of pods are kept; /var/lib/skeg-NODE where not given.
     #[arg(long, value_name = "DIR", requires = "docker")]
     root_dir: Option<PathBuf>,
+    /// A network of Docker for pods, which is made with the range of addresses that servers give this node
+    /// (`--allocate-node-cidrs`); where not given, pods are on Docker's default bridge, with its own range.
+    #[arg(long, value_name = "NAME", requires = "docker")]
+    docker_network: Option<String>,
     /// The network of cluster IPs, the same as on all servers.
     #[arg(long, value_name = "CIDR", value_parser = cidr, requires = "docker")]
     service_cluster_ip_range: Option<([u8; 4], u8)>,
 }
 
 impl DockerArgs {
-    /// Looks for the engine.
-    async fn find(&self, node: Option<&str>) -> Result<docker::Found, String> {
-        let node = node.map_or_else(host_name, |name| Ok(name.to_owned()))?;
+    /// Looks for the engine, once the node has the range that it needs.
+    async fn find(&self, node: String, client: &Client) -> Result<docker::Found, String> {
+        let network = match &self.docker_network {
+            Some(name) => Some(docker::Network::new(name, &range::wait(client, &node).await)?),
+            None => None,
+        };
         let address = self.node_ip.map_or_else(|| advertised(([0, 0, 0, 0], 0).into()).ip(), IpAddr::from);
         if address.is_unspecified() {
             let why = "this host has no default route, so its address is not known";
             return Err(format!("error: --docker: {why}; give it by --node-ip"));
         }
-        let (network, length) = self.service_cluster_ip_range.unwrap_or(ApiOptions::default().service_cidr);
+        let (services, length) = self.service_cluster_ip_range.unwrap_or(ApiOptions::default().service_cidr);
         let options = docker::Options {
             socket: self.docker_host.trim_start_matches("unix://").into(),
             state: self.root_dir.clone().unwrap_or_else(|| format!("/var/lib/skeg-{node}").into()),
@@ -137,7 +145,8 @@ impl DockerArgs {
             node: Some(node),
             host_ip: address,
             ephemeral: false,
-            services: (network.into(), length),
+            services: (services.into(), length),
+            network,
         };
         let found = docker::find(options).await?;
         docker::NOT_YET.iter().for_each(|what| tracing::warn!("not yet on a Docker node: {what}"));
@@ -190,13 +199,10 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
     let http = service::http_threads()?;
     let images = image_profiles(args.image_profile.as_deref())?;
     let seed = service::random_number()?;
-    let docker = match args.docker {
-        true => Some(http.block_on(args.docker_node.find(args.node_name.as_deref()))?),
-        false => None,
-    };
-    let node = match &docker {
-        Some(found) => found.name(),
-        None => args.node_name.clone().unwrap_or_else(|| service::node(args.number).node_name.to_string()),
+    let node = match &args.node_name {
+        Some(name) => name.clone(),
+        None if args.docker => host_name()?,
+        None => service::node(args.number).node_name.to_string(),
     };
     let (kubeconfig, bootstrap) = (args.kubeconfig.clone(), args.bootstrap_kubeconfig.clone());
     let identity = Identity { node: node.clone(), kubeconfig, bootstrap };
@@ -222,6 +228,19 @@ pub fn agent(args: &AgentArgs) -> Result<Exit, String> {
         let rng = Rng::stream(seed, "certificate", 0);
         http.spawn(certificate::renew(identity, Arc::clone(&client), config, own, rng));
     }
+    let docker = match args.docker {
+        true => {
+            let found = async {
+                tokio::select! {
+                    found = args.docker_node.find(node.clone(), &client) => found.map(Some),
+                    stopped = stopped() => stopped.map(|()| None),
+                }
+            };
+            let Some(found) = http.block_on(found)? else { return Ok(Exit::Well) };
+            Some(found)
+        }
+        false => None,
+    };
     if let Some((_, at)) = docker.as_ref().and_then(docker::Found::dns) {
         http.spawn(names::keep(Arc::clone(&client), node.clone(), at));
     }

@@ -159,8 +159,8 @@ impl Routes {
         let said = node["spec"]["podCIDR"].as_str().filter(|cidr| !cidr.is_empty());
         if let Some(said) = said.filter(|said| *said != self.own()) {
             tracing::warn!(
-                "the node's podCIDR is {said}, and Docker's bridge has {}: its pods are not reached from others; give \
-                 Docker that range (--bip), or delete the Node",
+                "the node's podCIDR is {said}, and Docker's bridge has {}: its pods are not reached from others; let \
+                 the agent make a network of that range (--docker-network), or delete the Node",
                 self.own()
             );
         }

@@ -12,6 +12,7 @@ mod engine;
 mod images;
 mod listing;
 mod logs;
+mod network;
 mod ooms;
 mod pause;
 mod probes;
@@ -39,6 +40,7 @@ use super::ask::{Inbound, ToCluster};
 use super::proxy::Proxy;
 use super::streams::visit::Visit;
 use engine::{Engine, Failure, query};
+pub use network::Network;
 use ooms::Ooms;
 use probes::Action;
 use services::Services;
@@ -79,6 +81,8 @@ pub struct Options {
     pub ephemeral: bool,
     /// The network of cluster IPs.
     pub services: (Ipv4Addr, u8),
+    /// The network of pods; Docker's default bridge where not given.
+    pub network: Option<Network>,
 }
 
 /// An engine that has been found, and what it says about its host.
@@ -133,7 +137,11 @@ pub async fn find(options: Options) -> Result<Found, String> {
         return Err(format!("error: {}: the engine runs no Linux containers", options.socket.display()));
     }
     std::fs::create_dir_all(&options.state).map_err(|e| format!("error: {}: {e}", options.state.display()))?;
-    let services = match services::find(&engine, &options.cluster, options.services).await {
+    if let Some(network) = &options.network {
+        network.ensure(&engine).await?;
+    }
+    let network = options.network.as_ref().map_or("bridge", |network| &network.name);
+    let services = match services::find(&engine, &options.cluster, options.services, network).await {
         Ok(services) => Some(services),
         Err(why) => {
             tracing::warn!("Services and their names are not served to containers: {why}");
@@ -216,6 +224,7 @@ impl Found {
                 cluster: options.cluster,
                 memory: info["MemTotal"].as_i64().unwrap_or(0),
                 least_oom_score: least_oom_score(),
+                network: options.network.map(|network| network.name),
                 dns: services.as_ref().map(|services| spec::ClusterDns::at(services.dns)),
             },
             ooms: Ooms::new(),

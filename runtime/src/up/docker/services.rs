@@ -18,7 +18,7 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Which of a network's addresses is the cluster DNS's (kubeadm's choice).
 const DNS_HOST: u32 = 10;
 
-/// Docker's default bridge.
+/// The bridge of pods: Docker's default one, or that of a network of their own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bridge {
     /// Name of its device.
@@ -43,7 +43,7 @@ pub struct Services {
 }
 
 impl Bridge {
-    /// The bridge, by what the engine says of its network `bridge`.
+    /// The bridge, by what the engine says of its network.
     fn of(told: &Value) -> Option<Bridge> {
         let device = told["Options"]["com.docker.network.bridge.name"].as_str()?.to_owned();
         let v4 = told["IPAM"]["Config"].as_array()?.iter().find_map(|config| {
@@ -68,11 +68,17 @@ fn is_on(path: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
 }
 
-/// Looks for all that is needed. `cluster` names the cluster, `services` is its network of cluster IPs. Says what is
-/// missing, or what is not as it should be.
-pub(super) async fn find(engine: &Engine, cluster: &str, services: (Ipv4Addr, u8)) -> Result<Services, String> {
-    let told = engine.get("/networks/bridge").await.map_err(|e| e.to_string())?;
-    let bridge = Bridge::of(&told).ok_or("Docker has no bridge with IPv4 (`docker network inspect bridge`)")?;
+/// Looks for all that is needed. `cluster` names the cluster, `services` is its network of cluster IPs, `pods` is the
+/// name of Docker's network for pods. Says what is missing, or what is not as it should be.
+pub(super) async fn find(
+    engine: &Engine,
+    cluster: &str,
+    services: (Ipv4Addr, u8),
+    pods: &str,
+) -> Result<Services, String> {
+    let told = engine.get(&format!("/networks/{pods}")).await.map_err(|e| e.to_string())?;
+    let none = || format!("Docker has no bridge with IPv4 (`docker network inspect {pods}`)");
+    let bridge = Bridge::of(&told).ok_or_else(none)?;
     let (network, length) = services;
     let dns = dns_address(services);
     let dns = dns.ok_or_else(|| format!("{network}/{length} is too small for the cluster DNS; /28 is enough"))?;

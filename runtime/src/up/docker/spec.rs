@@ -51,6 +51,8 @@ pub struct Host {
     pub memory: i64,
     /// The lowest `oom_score_adj` that may be given (containerd's `restrict_oom_score_adj`).
     pub least_oom_score: i64,
+    /// The network of pods; the engine's default where not given.
+    pub network: Option<String>,
     /// The cluster's DNS, if names are served.
     pub dns: Option<ClusterDns>,
 }
@@ -208,6 +210,9 @@ pub fn sandbox(of: &Sandbox, on: &Host, resolver: &str) -> Value {
     if on_host(spec.host_network) {
         host["NetworkMode"] = json!("host");
     } else {
+        if let Some(network) = &on.network {
+            host["NetworkMode"] = json!(network);
+        }
         config["Hostname"] = json!(hostname(of));
         let (exposed, bound) = host_ports(spec);
         config["ExposedPorts"] = exposed;
@@ -516,7 +521,7 @@ mod tests {
     use super::{ClusterDns, Container, Host, Ipv4Addr, Sandbox, container, sandbox};
 
     fn host() -> Host {
-        Host { cluster: "test".to_owned(), memory: 8 << 30, least_oom_score: -1000, dns: None }
+        Host { cluster: "test".to_owned(), memory: 8 << 30, least_oom_score: -1000, network: None, dns: None }
     }
 
     fn made(pod: Value, image: Value) -> Result<Value, super::Why> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use skeg_core::client::ElectionTimes;
-use skeg_core::controllers::LoadBalancerRange;
+use skeg_core::controllers::{LoadBalancerRange, PodRanges};
 use tokio::net::TcpListener;
 
 use super::args::{AuthorizationMode, EtcdArgs, LOAD_BALANCERS, LogFormat, cidr};
@@ -113,6 +113,16 @@ struct RunArgs {
     /// The network of cluster IPs, the same on all servers.
     #[arg(long, value_name = "CIDR", value_parser = cidr)]
     service_cluster_ip_range: Option<([u8; 4], u8)>,
+    /// Give each node a range of addresses for its pods, out of the cluster's; agents use it for their pods' network
+    /// (`skeg agent --docker-network`). All servers are given the same.
+    #[arg(long, requires = "cluster_cidr")]
+    allocate_node_cidrs: bool,
+    /// The network of all pods.
+    #[arg(long, value_name = "CIDR", value_parser = cidr, requires = "allocate_node_cidrs")]
+    cluster_cidr: Option<([u8; 4], u8)>,
+    /// The length of the prefix of a node's range.
+    #[arg(long, value_name = "BITS", default_value_t = 24, requires = "allocate_node_cidrs")]
+    node_cidr_mask_size: u8,
     /// How images behave on simulated nodes: a YAML file of `spec.images` as a scenario has it.
     #[arg(long, value_name = "FILE")]
     image_profile: Option<PathBuf>,
@@ -163,6 +173,14 @@ impl RunArgs {
         Ok(times)
     }
 
+    /// The ranges that nodes are given; `services` is the network of cluster IPs.
+    fn pod_ranges(&self, services: ([u8; 4], u8)) -> Result<Option<PodRanges>, String> {
+        let Some(cluster) = self.cluster_cidr else { return Ok(None) };
+        let ranges = PodRanges { cluster, mask: self.node_cidr_mask_size, services: Some(services) };
+        ranges.check().map_err(|why| format!("error: --node-cidr-mask-size {}: {why}", ranges.mask))?;
+        Ok(Some(ranges))
+    }
+
     /// Whether a component runs here. Each of the others works through the API server beside it.
     fn runs(&self, component: Component) -> bool {
         self.components.contains(&component)
@@ -188,14 +206,15 @@ impl RunArgs {
         if self.etcd.endpoints.is_empty() {
             return Err("error: --etcd is missing; the servers of a cluster share one etcd, give its URLs".to_owned());
         }
+        let mut api = ApiOptions::default();
+        api.service_cidr = self.service_cluster_ip_range.unwrap_or(api.service_cidr);
+        let pod_ranges = self.pod_ranges(api.service_cidr)?;
         let dir = self.pki.as_deref().expect("it is required");
         let runtime = service::http_threads()?;
         let listener = runtime.block_on(TcpListener::bind(self.listen)).map_err(|e| listen_error(self.listen, &e))?;
         let address = listener.local_addr().map_err(|e| listen_error(self.listen, &e))?;
         let (advertised, reached) = (self.advertised(address)?, reached_at(address));
         let mut running = Running::claim(address)?;
-        let mut api = ApiOptions::default();
-        api.service_cidr = self.service_cluster_ip_range.unwrap_or(api.service_cidr);
         let names = [address.ip(), advertised.ip(), api.first_service_ip().into()];
         let pki = pki::of_servers(dir, &names, &init::hosts(dir)?)?;
         let tls = sockets::tls(Some(&pki.ca_pem), &pki.server.certificate_pem, &pki.server.key_pem)?;
@@ -203,6 +222,7 @@ impl RunArgs {
         let unique = tokens::uuid().map_err(|status| format!("error: {}", status.message))?;
         let authority = pki::read_authority(dir)?;
         let several = Several {
+            pod_ranges,
             holder: format!("{host}_{unique}"),
             host,
             at: Some(advertised).filter(|at| !at.ip().is_loopback()),
