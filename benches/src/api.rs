@@ -38,24 +38,24 @@ const LEASES: usize = 500;
 /// How long leases are renewed, each once a second, while all pods are listed again and again.
 const RENEWING: Duration = Duration::from_secs(20);
 
-const PODS_PATH: &str = "/api/v1/namespaces/default/pods";
+pub const PODS_PATH: &str = "/api/v1/namespaces/default/pods";
 const MAPS_PATH: &str = "/api/v1/namespaces/default/configmaps";
 const LEASES_PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 
-type Result<T> = std::result::Result<T, String>;
+pub type Result<T> = std::result::Result<T, String>;
 
-fn explain(e: impl std::fmt::Display) -> String {
+pub fn explain(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
 
 /// A process and its directory, both of which go when it is dropped.
-struct Process {
-    child: Child,
-    dir: PathBuf,
+pub struct Process {
+    pub child: Child,
+    pub dir: PathBuf,
 }
 
 /// `skeg up` in a process of its own, until it is dropped.
-struct Server {
+pub struct Server {
     process: Process,
     address: String,
     tls: Arc<ClientConfig>,
@@ -73,7 +73,7 @@ impl Drop for Process {
 }
 
 /// The binary beside this one.
-fn binary() -> Result<PathBuf> {
+pub fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe().map_err(explain)?;
     let path = own.with_file_name("skeg");
     match path.exists() {
@@ -83,7 +83,7 @@ fn binary() -> Result<PathBuf> {
 }
 
 /// TLS as the administrator that a kubeconfig names.
-fn administrator(kubeconfig: &Value) -> Result<ClientConfig> {
+pub fn administrator(kubeconfig: &Value) -> Result<ClientConfig> {
     let pem = |pointer: &str| {
         let text = kubeconfig.pointer(pointer).and_then(Value::as_str);
         let text = text.ok_or_else(|| format!("the kubeconfig has no {pointer}"))?;
@@ -102,12 +102,17 @@ fn administrator(kubeconfig: &Value) -> Result<ClientConfig> {
 
 impl Server {
     /// Starts one without nodes, so that nothing but the API is measured.
-    async fn start(name: &str, args: &[&str]) -> Result<Server> {
+    pub async fn start(name: &str, args: &[&str]) -> Result<Server> {
+        Server::start_with(name, &[&["--nodes", "0"], args].concat()).await
+    }
+
+    /// Starts one with these arguments.
+    pub async fn start_with(name: &str, args: &[&str]) -> Result<Server> {
         let dir = std::env::temp_dir().join(format!("skeg-bench-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).map_err(explain)?;
         let (kubeconfig, data) = (dir.join("kubeconfig"), dir.join("data"));
         let mut command = Command::new(binary()?);
-        command.args(["up", "--nodes", "0", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(&kubeconfig).args(args);
+        command.args(["up", "--listen", "127.0.0.1:0", "--kubeconfig"]).arg(&kubeconfig).args(args);
         if !args.contains(&"--in-memory") {
             command.arg("--data-dir").arg(data);
         }
@@ -121,17 +126,38 @@ impl Server {
         let config: Value = serde_saphyr::from_str(&text).map_err(explain)?;
         let address = config.pointer("/clusters/0/cluster/server").and_then(Value::as_str).unwrap_or_default();
         let address = address.trim_start_matches("https://").to_owned();
-        let tls = Arc::new(administrator(&config)?);
-        let mut server = Server { process, address, tls, boot: Duration::ZERO };
-        while server.connect().await?.send(Method::GET, "/readyz", &Value::Null).await?.0 != 200 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let mut server = Server::at(process, address, administrator(&config)?).await?;
         server.boot = begun.elapsed();
         let account = "/api/v1/namespaces/default/serviceaccounts/default";
         while server.connect().await?.send(Method::GET, account, &Value::Null).await?.0 != 200 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(server)
+    }
+
+    /// One that has been started, once it is ready.
+    pub async fn at(process: Process, address: String, tls: ClientConfig) -> Result<Server> {
+        let server = Server { process, address, tls: Arc::new(tls), boot: Duration::ZERO };
+        let mut last = String::new();
+        for _ in 0..30_000 {
+            match server.connect().await {
+                Ok(mut client) => {
+                    if client.send(Method::GET, "/readyz", &Value::Null).await?.0 == 200 {
+                        return Ok(server);
+                    }
+                }
+                Err(why) => last = why,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err(format!("the server does not become ready: {last}"))
+    }
+
+    /// Ends it in order, so that nothing of it is left.
+    pub fn end(mut self) -> Result<()> {
+        let asked = Command::new("kill").arg(self.process.child.id().to_string()).status().map_err(explain)?;
+        let ended = self.process.child.wait().map_err(explain)?;
+        if asked.success() && ended.success() { Ok(()) } else { Err(format!("it did not end well: {ended}")) }
     }
 
     async fn stream(&self, protocol: Option<&[u8]>) -> Result<TlsStream<TcpStream>> {
@@ -143,7 +169,7 @@ impl Server {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(explain)
     }
 
-    async fn connect(&self) -> Result<Client> {
+    pub async fn connect(&self) -> Result<Client> {
         let io = TokioIo::new(self.stream(None).await?);
         let (sender, connection) = http1::handshake(io).await.map_err(explain)?;
         tokio::spawn(connection);
@@ -151,16 +177,12 @@ impl Server {
     }
 
     /// Resident memory, in bytes.
-    fn rss(&self) -> Result<u64> {
-        let path = Path::new("/proc").join(self.process.child.id().to_string()).join("status");
-        let status = std::fs::read_to_string(path).map_err(explain)?;
-        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = kilobytes.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        kilobytes.map(|kilobytes| kilobytes << 10).ok_or_else(|| "/proc says nothing of memory".to_owned())
+    pub fn rss(&self) -> Result<u64> {
+        rss_of(self.process.child.id())
     }
 
     /// Creates objects over all connections; returns how many a second.
-    async fn create(&self, path: &'static str, count: usize, object: fn(usize) -> Value) -> Result<f64> {
+    pub async fn create(&self, path: &'static str, count: usize, object: fn(usize) -> Value) -> Result<f64> {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
             clients.push(self.connect().await?);
@@ -189,8 +211,17 @@ impl Server {
     }
 }
 
+/// Resident memory of a process, in bytes.
+pub fn rss_of(process: u32) -> Result<u64> {
+    let path = Path::new("/proc").join(process.to_string()).join("status");
+    let status = std::fs::read_to_string(path).map_err(explain)?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = kilobytes.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes << 10).ok_or_else(|| "/proc says nothing of memory".to_owned())
+}
+
 /// A connection that carries one request after the other.
-struct Client(http1::SendRequest<Full<Bytes>>);
+pub struct Client(http1::SendRequest<Full<Bytes>>);
 
 fn request(method: Method, path: &str, body: &Value) -> Request<Full<Bytes>> {
     let bytes = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
@@ -199,7 +230,7 @@ fn request(method: Method, path: &str, body: &Value) -> Request<Full<Bytes>> {
 }
 
 impl Client {
-    async fn send(&mut self, method: Method, path: &str, body: &Value) -> Result<(u16, Bytes)> {
+    pub async fn send(&mut self, method: Method, path: &str, body: &Value) -> Result<(u16, Bytes)> {
         self.0.ready().await.map_err(explain)?;
         let response = self.0.send_request(request(method, path, body)).await.map_err(explain)?;
         let code = response.status().as_u16();
@@ -208,7 +239,7 @@ impl Client {
 }
 
 /// A pod as a ReplicaSet makes it, with a probe, resources and an environment.
-fn pod(number: usize) -> Value {
+pub fn pod(number: usize) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("web-{number}"), "labels": {"app": "web", "pod-template-hash": "5d4f8c7b9"}},
         "spec": {"containers": [{"name": "main", "image": "registry.example/web:1",
@@ -229,7 +260,7 @@ fn map(number: usize) -> Value {
         "data": {"key": "a value of some length, as people write them"}})
 }
 
-fn median(mut all: Vec<f64>) -> f64 {
+pub fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
 }

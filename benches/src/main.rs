@@ -10,6 +10,7 @@ mod api;
 mod informer;
 mod objects;
 mod openb;
+mod production;
 mod restore;
 mod schedule;
 mod sim;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         "large" => sim::large(),
         "growth" => sim::cost_growth(),
         "restore" => restore::restore_150k(),
+        group @ ("server" | "agent") => production::measure(group),
         group @ ("api-boot" | "api-create" | "api-watch" | "api-leases") => api::measure(group),
         half @ ("restore-made" | "restore-loaded") => {
             println!("{}", restore::measure(half == "restore-loaded"));
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         }
         _ => Err(format!(
             "there is no bench {name:?}; there are informer, schedule, openb, thousand, day, large, growth, restore, \
-             api-boot, api-create, api-watch and api-leases"
+             api-boot, api-create, api-watch, api-leases, server and agent"
         )),
     };
     match figures {

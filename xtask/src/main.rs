@@ -16,7 +16,8 @@ const USAGE: &str = "\
 Tasks:
   cargo xtask test                                    formatting, lints, every test
   cargo xtask lint                                    formatting and lints
-  cargo xtask bench [NAME…] [--output json|text]      release figures; all of them without a name
+  cargo xtask bench [NAME…] [--output json|text]      release figures; without a name all but server/… and
+                                                      agent/…, which need etcd, and root with Docker
   cargo xtask swarm [A..B] [--jobs N]                 heavy faults over many seeds (0..100 without a range)
   cargo xtask soak [--minutes N]                      at length what CI runs shortened: heavy faults and drawn runs, and
                                                       real clusters whose parts are killed and cut off for N minutes
@@ -27,7 +28,7 @@ Tasks:
 ";
 
 /// Benches in the order in which they run, each with the figures that it prints.
-const BENCHES: [(&str, &[&str]); 12] = [
+const BENCHES: [(&str, &[&str]); 14] = [
     ("informer", &["informer/event-cost-ratio"]),
     (
         "schedule",
@@ -64,7 +65,12 @@ const BENCHES: [(&str, &[&str]); 12] = [
     ("api-create", &["api/create-memory", "api/list-10k-ms", "api/create-durable"]),
     ("api-watch", &["api/watch-1000"]),
     ("api-leases", &["api/lease-p99-during-list", "api/lists-during-leases"]),
+    ("server", &["server/create-etcd", "server/rss-5000-nodes"]),
+    ("agent", &["agent/pod-start-overhead-ms", "agent/rss-50-pods"]),
 ];
+
+/// Benches that are run only by their names: they need etcd, and root with Docker's engine.
+const NAMED: [&str; 2] = ["server/", "agent/"];
 
 /// The repository's root.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -153,7 +159,11 @@ fn test() -> Result<(), String> {
 fn bench(args: &[String]) -> Result<(), String> {
     let (names, json) = bench_args(args)?;
     run(cargo(&["build", "--release", "--quiet", "--package", "skeg-benches"]))?;
-    if names.iter().any(|name| name.starts_with("api/")) {
+    let needs = |group: &str| names.iter().any(|name| name.starts_with(group));
+    // One build for both: what is measured without etcd is the same with it.
+    if NAMED.into_iter().any(needs) {
+        run(cargo(&["build", "--release", "--quiet", "--package", "skeg-runtime", "--features", ETCD]))?;
+    } else if needs("api/") {
         run(cargo(&["build", "--release", "--quiet", "--package", "skeg-runtime", "--features", UP]))?;
     }
     let mut lines = Vec::new();
@@ -200,7 +210,7 @@ fn bench_args(args: &[String]) -> Result<(Vec<String>, bool), String> {
         }
     }
     if names.is_empty() {
-        names = all().collect();
+        names = all().filter(|name| !NAMED.iter().any(|group| name.starts_with(group))).collect();
     }
     Ok((names, json))
 }
