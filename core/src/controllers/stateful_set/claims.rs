@@ -33,13 +33,18 @@ impl Sync<'_> {
     }
 
     /// Whether the garbage collector will delete a claim because it belongs to the ordinal's pod of before
-    /// (`PodClaimIsStale`). Now there is none.
+    /// (`PodClaimIsStale`), of which there is none now, or to the set that had this name before.
     fn is_stale(&self, claim: &Object, ordinal: i32) -> bool {
         let policy = self.spec.persistent_volume_claim_retention_policy.as_ref();
         let deletes = policy.and_then(|policy| policy.when_scaled.as_deref()) == Some("Delete");
         let pod = format!("{}-{ordinal}", self.object.name());
-        let mut owners = claim.meta().owner_references.iter().flatten();
-        deletes && owners.any(|owner| owner.api_version == "v1" && owner.kind == "Pod" && owner.name == pod)
+        let is_former_pod =
+            |owner: &OwnerReference| deletes && owner.api_version == "v1" && owner.kind == "Pod" && owner.name == pod;
+        let is_former_set = |owner: &OwnerReference| {
+            let is_set = owner.api_version == "apps/v1" && owner.kind == "StatefulSet";
+            is_set && owner.name == self.object.name() && owner.uid != self.object.uid()
+        };
+        claim.meta().owner_references.iter().flatten().any(|owner| is_former_pod(owner) || is_former_set(owner))
     }
 
     fn new_claim(&self, template: &core_v1::PersistentVolumeClaim, ordinal: i32) -> Object {

@@ -197,6 +197,26 @@ fn claims_come_before_their_pod_and_go_as_the_policy_says() {
 }
 
 #[test]
+fn a_member_waits_until_a_claim_of_the_set_before_is_gone() {
+    let template = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}}]);
+    let mut world = set(json!({"replicas": 2, "volumeClaimTemplates": template,
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"}}));
+    world.settle();
+    world.ready("web-0");
+    world.settle();
+    let claim = ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, "d", "data-web-1");
+    world.edit(&claim, |v| {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "of before"});
+        v["metadata"]["ownerReferences"] = json!([owner]);
+    });
+    world.gone("web-1");
+    assert_eq!(world.settle(), NOTHING, "the garbage collector is about to delete it");
+    world.edit(&claim, |v| v["metadata"]["ownerReferences"] = json!(null));
+    assert_eq!(world.settle(), ["+web-1"]);
+}
+
+#[test]
 fn a_member_is_known_by_its_name() {
     for (name, ordinal) in
         [("web-0", Some(0)), ("web-12", Some(12)), ("web-01", None), ("web-", None), ("web-a-1", None), ("we-1", None)]
