@@ -234,6 +234,19 @@ fn find_owner<'a>(kinds: &Kinds, views: &'a Views, dependant: &Object, reference
     }
 }
 
+/// The kinds of what the controller of a kind creates.
+fn made_for(owner: Kind) -> &'static [Kind] {
+    match owner {
+        Kind::DEPLOYMENT => &[Kind::REPLICA_SET],
+        Kind::REPLICA_SET | Kind::REPLICATION_CONTROLLER | Kind::JOB => &[Kind::POD],
+        Kind::STATEFUL_SET => &[Kind::POD, Kind::CONTROLLER_REVISION, Kind::PERSISTENT_VOLUME_CLAIM],
+        Kind::DAEMON_SET => &[Kind::POD, Kind::CONTROLLER_REVISION],
+        Kind::CRON_JOB => &[Kind::JOB],
+        Kind::SERVICE => &[Kind::ENDPOINT_SLICE],
+        _ => &[],
+    }
+}
+
 fn without_finalizer(object: &Object, name: &str) -> Write {
     let mut next = object.clone();
     let meta = next.meta_mut();
@@ -257,11 +270,17 @@ fn without_owners(object: &Object, drop: impl Fn(&OwnerReference) -> bool) -> Wr
 impl GarbageCollector {
     /// Orphans the dependents of an owner; when there are none left, removes the owner's finalizer. The removal is a
     /// separate pass: by then the view has reached the writes of the first pass, and so shows dependents that were
-    /// created just before the deletion.
+    /// created just before the deletion. Of the kinds that the owner's controller creates, all that came before the
+    /// deletion must show: what is remembered of a release does not outlive this process.
     fn release(&mut self, views: &Views, owner: &Object, plan: &mut Plan) {
         let uid = owner.uid();
         plan.writes.extend(dependants(views, uid).map(|d| without_owners(d, |r| r.uid == uid)));
         if plan.writes.is_empty() {
+            let is_behind = |kind: &&Kind| views.view(**kind).revision() < owner.rv();
+            let behind: Vec<Kind> = made_for(owner.kind()).iter().filter(is_behind).copied().collect();
+            if !behind.is_empty() {
+                return behind.into_iter().for_each(|kind| plan.wait_for(kind, limits::GARBAGE_RETRY));
+            }
             // Once every view has come past the release, no dependent can still show.
             let slowest = views.iter().map(View::revision).min().unwrap_or_default();
             self.released.retain(|uid, at| *at > slowest || dependants(views, uid).next().is_some());
@@ -586,6 +605,20 @@ mod tests {
         fake.settle(&mut gc, &key("child"), at(1));
         assert_eq!(names(&fake), ["child"]);
         assert!(owners(&fake, "child").is_empty());
+    }
+
+    #[test]
+    fn an_owner_stays_until_all_that_its_controller_made_before_shows() {
+        let set = object(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "metadata": {"name": "rs", "namespace": "d", "uid": "rs"}, "spec": {"selector": {}, "replicas": 1}}));
+        let set = deleting(set, "orphan");
+        let (mut gc, key) = (GarbageCollector::default(), set.key());
+        let mut fake = Fake::new(&kinds(), [set]);
+        fake.views.view_mut(Kind::POD).set_revision(Revision(0));
+        let plan = fake.step(&mut gc, &key, at(0));
+        assert!(plan.writes.is_empty() && plan.requeue_after.is_some(), "{plan:?}");
+        fake.advance();
+        assert_eq!(fake.step(&mut gc, &key, at(1)).writes.len(), 1);
     }
 
     #[test]
