@@ -178,7 +178,7 @@ fn workloads_unconverged(world: &World, found: &mut Unconverged) {
                 found.add_object(object, || "it is being deleted".to_owned());
                 continue;
             }
-            if let Some(why) = lagging(object) {
+            if let Some(why) = lagging(object).or_else(|| outlives_its_time(world, object)) {
                 let cause = || why_pods_wait(world, object).map(|cause| format!("; {cause}")).unwrap_or_default();
                 found.add_object(object, || why + &cause());
             }
@@ -315,12 +315,28 @@ fn job_lags(job: &Job) -> Option<String> {
     match job_end(job) {
         Some(("Failed", why)) => return Some(format!("it has failed: {why}")),
         Some(_) => return None,
-        None if job.spec.suspend == Some(true) => return None,
+        None if job.spec.suspend == Some(true) => {
+            let active = job.status.active.unwrap_or(0);
+            return (active > 0).then(|| format!("it is suspended, and has {active} active pods"));
+        }
         None => {}
     }
     let (status, n) = (&job.status, |count: Option<i32>| count.unwrap_or(0));
     let (active, succeeded, failed) = (n(status.active), n(status.succeeded), n(status.failed));
     Some(format!("it has not ended: {active} active, {succeeded} succeeded, {failed} failed"))
+}
+
+/// How long after its time a finished Job may still be there.
+const TTL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Since when a finished Job is to be gone.
+fn outlives_its_time(world: &World, object: &Object) -> Option<String> {
+    let Object::Job(job) = object else { return None };
+    let ttl = Duration::from_secs(u64::try_from(job.spec.ttl_seconds_after_finished?).unwrap_or(0));
+    let ends = |c: &&batch_v1::JobCondition| matches!(&*c.type_, "Complete" | "Failed") && c.status == "True";
+    let ended = job.status.conditions.iter().flatten().find(ends)?.last_transition_time.as_ref()?;
+    let over = Clock::steady(world.now).wall.since(Wall::from_time(ended)).checked_sub(ttl + TTL_PATIENCE)?;
+    Some(format!("it was to be deleted {:.0}s ago", (over + TTL_PATIENCE).as_secs_f64()))
 }
 
 /// The first reason why one of its pods is not ready.

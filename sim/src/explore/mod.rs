@@ -7,15 +7,17 @@
 //! that does not converge, or that violates an invariant, has found a bug in a machine or in the exploration itself.
 
 mod coverage;
+mod template;
 mod users;
 mod workload;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use skeg_core::api::Propagation;
 use skeg_core::apiserver::DEFAULT_SERVICE_CIDR;
 use skeg_core::limits::MAX_ENDPOINTS_PER_SLICE;
-use skeg_core::object::Milli;
+use skeg_core::object::{Milli, ObjectKey};
 use skeg_core::{Kind, Object, Rng};
 
 use crate::fault;
@@ -52,15 +54,37 @@ pub fn draw(seed: u64) -> Scenario {
         settle: Duration::from_secs(1800),
         stop_when_converged: false,
     };
-    let mut common = workload::common(rng);
+    let mut common = workload::common(rng, &workloads);
     // Drawn apart, so that what else is drawn does not depend on it.
     let of_devices = &mut Rng::stream(seed, "devices", 0);
     if of_devices.chance(1, 6) {
         common.extend(workload::devices(of_devices, &node_names(&scenario.cluster), &mut workloads));
     }
     scenario.timeline.push(Step::at(Duration::ZERO, UserAction::Apply(common)));
+    scenario.loads = workload::loads(rng, &workloads, duration);
+    if rng.chance(1, 8) {
+        fill(&mut scenario, rng);
+    }
     happen(&mut scenario, rng, seed, &workloads);
     scenario
+}
+
+/// At most so many pods fill a cluster.
+const MOST_FILLERS: usize = 80;
+
+/// Fills the cluster, sooner or later, with pods whose place all others may take, until the end.
+fn fill(scenario: &mut Scenario, rng: &mut Rng) {
+    let pods: usize = scenario.cluster.pools.iter().map(|pool| pool.count * slots(pool)).sum();
+    let objects = workload::filler(pods.min(MOST_FILLERS)).to_vec();
+    scenario.timeline.push(Step::at(rng.duration(Duration::ZERO, BEGIN / 2), UserAction::Apply(objects)));
+    let key = ObjectKey::new(Kind::NAMESPACE, "", workload::FILLER);
+    let delete = UserAction::Delete { key, cascade: Propagation::Background, grace_period: None };
+    scenario.timeline.push(Step::at(scenario.duration, delete));
+}
+
+/// For how many pods of workloads a node of a pool has CPU.
+fn slots(pool: &NodePool) -> usize {
+    pool.capacity.get("cpu").and_then(|cpu| Milli::parse(cpu).ok()).map_or(0, |cpu| cpu.milli() as usize / SLOT)
 }
 
 /// Runs a given scenario (its nodes, images, objects and steps) with a control plane, latencies, user actions and
@@ -129,10 +153,8 @@ fn node_names(cluster: &Cluster) -> Vec<String> {
 /// Whether all drawn workloads have room on one node fewer.
 fn has_spare_node(cluster: &Cluster, workloads: &[Workload]) -> bool {
     let [pool] = &cluster.pools[..] else { return false };
-    let slots =
-        pool.capacity.get("cpu").and_then(|cpu| Milli::parse(cpu).ok()).map_or(0, |cpu| cpu.milli() as usize / SLOT);
-    let drawn = workloads.iter().all(|w| w.is_own);
-    drawn && pool.count > 2 && (pool.count - 1) * slots >= workloads.iter().map(|w| w.most).sum()
+    let drawn = workloads.iter().all(|w| w.is_own && !w.is_placed());
+    drawn && pool.count > 2 && (pool.count - 1) * slots(pool) >= workloads.iter().map(|w| w.most).sum()
 }
 
 /// Mostly a small number of nodes.
@@ -162,14 +184,16 @@ fn store_latency(rng: &mut Rng) -> (Duration, Duration) {
 
 /// Draws a cluster. One time in three it is nearly full: it has room for no more than all workloads need at most. If
 /// there is a DaemonSet, every node has room for all pods of all workloads, because no other pod is evicted to make
-/// room for a DaemonSet's pod.
+/// room for a DaemonSet's pod; so it has if pods may not run just anywhere.
 fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
     let most = workloads.iter().map(|w| w.most).sum::<usize>();
     let daemons = workloads.iter().filter(|w| w.is_daemon()).count();
+    let placed = workloads.iter().any(Workload::is_placed);
     let slots = match (daemons, rng.chance(1, 3)) {
-        (0, true) => most.div_ceil(nodes),
-        (0, false) => 2 * most.div_ceil(nodes) + 4,
-        (_, _) => most + daemons,
+        (0, true) if !placed => most.div_ceil(nodes),
+        (0, false) if !placed => 2 * most.div_ceil(nodes) + 4,
+        // During an update there may be two on a node.
+        (_, _) => most + 2 * daemons,
     };
     let cpu = Milli::parse(&format!("{}m", slots * SLOT)).expect("it is a quantity");
     let services = workloads.iter().flat_map(|w| &w.objects).filter(|o| o.kind() == Kind::SERVICE).count();

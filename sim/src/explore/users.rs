@@ -13,7 +13,7 @@ use skeg_core::{Kind, Rng};
 
 use super::BEGIN;
 use super::workload::Workload;
-use crate::fault::RestartAgent;
+use crate::fault::{RestartAgent, Skew};
 use crate::files::manifest::rank;
 use crate::scenario::{Action, NodeSet, Step, UserAction};
 
@@ -25,6 +25,8 @@ struct Steps<'a> {
     /// When faults begin.
     faults: &'a [Duration],
     duration: Duration,
+    /// Pods whose claims are deleted. Because of a fault, one may have been made anew before that.
+    orphaned: Vec<ObjectKey>,
     all: Vec<Step>,
 }
 
@@ -76,7 +78,7 @@ pub struct Scene<'a> {
 pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
     let Scene { workloads, nodes, faults, duration, .. } = *scene;
     let together = rng.chance(1, 3).then(|| rng.duration(BEGIN, duration));
-    let mut steps = Steps { rng, together, faults, duration, all: Vec::new() };
+    let mut steps = Steps { rng, together, faults, duration, orphaned: Vec::new(), all: Vec::new() };
     for workload in workloads {
         let begin = if workload.is_own { declare(&mut steps, workload) } else { BEGIN };
         // A workload that is replaced gets no other actions: they could find it missing.
@@ -111,6 +113,9 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
     // a node may have been deleted after its agent was restarted. So both are done once more at the end, when no faults
     // are left.
     let end = duration + Duration::from_secs(40);
+    for pod in std::mem::take(&mut steps.orphaned) {
+        steps.push(end, delete(pod));
+    }
     for node in cordoned {
         steps.push(end, UserAction::Cordon { nodes: NodeSet::Names(vec![node]), cordoned: false });
     }
@@ -150,6 +155,14 @@ fn declare(steps: &mut Steps<'_>, workload: &Workload) -> Duration {
     let at = if steps.rng.chance(late.0, late.1) { steps.moment(BEGIN, 30) } else { Duration::ZERO };
     let mut objects = workload.objects.clone();
     objects.sort_by_key(|object| rank(object.kind()));
+    // What its pods refer to may come after them.
+    if steps.rng.chance(1, 2)
+        && let Some(config) = objects.iter().position(|object| object.kind() == Kind::CONFIG_MAP)
+    {
+        let later = at + steps.seconds(0, 20);
+        let config = objects.remove(config);
+        steps.push(later, UserAction::Apply(vec![config]));
+    }
     steps.push(at, UserAction::Apply(objects));
     BEGIN.max(at + Duration::from_millis(100))
 }
@@ -166,6 +179,12 @@ fn replace(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
         let (before, replicas) = (Duration::from_millis(steps.rng.below(1_000)), workload.replicas as i32);
         let key = workload.key.clone();
         steps.push(at.saturating_sub(before).max(begin), UserAction::Scale { key, replicas });
+        // And those who clean up after it may not have heard of these.
+        if !steps.faults.is_empty() && steps.rng.chance(1, 2) {
+            let (up_to, for_) = (steps.seconds(2, 40), Some(steps.seconds(10, 60)));
+            let early = at.saturating_sub(steps.seconds(0, 3)).max(begin);
+            steps.push(early, Skew { nodes: NodeSet::ControlPlane, up_to, for_ });
+        }
     }
     steps.push(at, UserAction::Replace { objects: workload.objects[..1].to_vec(), cascade });
 }
@@ -183,17 +202,34 @@ fn on_workload(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
         4 if key.kind == Kind::DEPLOYMENT => {
             let (at, later) = (steps.moment(begin, 30), steps.seconds(1, 30));
             steps.push(at, UserAction::Pause { key: key.clone(), paused: true });
+            if workload.is_own && steps.rng.chance(1, 2) {
+                let (key, container) = (key.clone(), "main".to_owned());
+                let image = format!("explore/web:{}", 2 + steps.rng.below(2));
+                let meanwhile = steps.rng.duration(Duration::ZERO, later);
+                steps.push(at + meanwhile, UserAction::SetImage { key, container, image });
+            }
             steps.push(at + later, UserAction::Pause { key, paused: false });
         }
-        4 if key.kind == Kind::JOB && !workload.vanishes() => {
-            let (at, later) = (steps.moment(begin, 30), steps.seconds(1, 30));
+        4 if workload.ends() && !workload.vanishes() => {
+            let most = if key.kind == Kind::CRON_JOB { 150 } else { 30 };
+            let (at, later) = (steps.moment(begin, most), steps.seconds(1, most));
             let patch = |suspend| Patch::Merge(json!({"spec": {"suspend": suspend}}));
             steps.push(at, UserAction::Patch { key: key.clone(), patch: patch(true) });
-            steps.push(at + later, UserAction::Patch { key, patch: patch(false) });
+            // A Job may stay so.
+            if key.kind == Kind::CRON_JOB || steps.rng.chance(3, 4) {
+                steps.push(at + later, UserAction::Patch { key, patch: patch(false) });
+            }
         }
         5 if key.kind == Kind::STATEFUL_SET => {
             let pod = format!("{}-{}", key.name(), steps.rng.below(workload.replicas));
             let key = ObjectKey::new(Kind::POD, key.namespace(), &pod);
+            // With its claim, which goes when the pod does.
+            if let Some(claim) = workload.claim().filter(|_| workload.is_own && steps.rng.chance(1, 2)) {
+                let name = format!("{claim}-{pod}");
+                let before = at.saturating_sub(steps.seconds(0, 5)).max(begin);
+                steps.push(before, delete(ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, key.namespace(), &name)));
+                steps.orphaned.push(key.clone());
+            }
             let delete = |grace_period| {
                 let (key, cascade) = (key.clone(), Propagation::Background);
                 UserAction::Delete { key, cascade, grace_period }

@@ -9,7 +9,8 @@ use skeg_core::object::ObjectKey;
 use skeg_core::{Kind, Object, Rng};
 
 use super::SLOT;
-use crate::scenario::ImageProfile;
+use super::template::{Placing, config, init_containers, is_placed, template};
+use crate::scenario::{ImageProfile, Load};
 
 /// The kinds of workloads, by their names in manifests.
 pub const KINDS: &[&str] =
@@ -53,20 +54,32 @@ pub fn images(rng: &mut Rng) -> BTreeMap<String, ImageProfile> {
 }
 
 /// The class of pods that may take the place of others.
-const URGENT: &str = "explore-urgent";
+pub const URGENT: &str = "explore-urgent";
+/// The class of pods whose place all others may take.
+pub const FILLER: &str = "explore-filler";
 
-/// What workloads refer to: classes of priority and of storage; and, one time in four, a quota that suffices.
-pub fn common(rng: &mut Rng) -> Vec<Object> {
+/// What workloads refer to: classes of priority and of storage; and, one time in four, a quota. Half of the quotas leave
+/// no room for the replacements of pods that are still going.
+pub fn common(rng: &mut Rng, workloads: &[Workload]) -> Vec<Object> {
+    let class = |name: &str, value: i32| {
+        let metadata = json!({"name": name});
+        read(
+            json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": metadata, "value": value}),
+        )
+    };
     let mut objects = vec![
-        read(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
-            "metadata": {"name": URGENT}, "value": 1000})),
+        class(URGENT, 1000),
+        class(FILLER, -1000),
         read(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
             "metadata": {"name": "explore"}, "provisioner": "disk.example.com"})),
     ];
     if rng.chance(1, 4) {
+        let is_bounded = workloads.iter().all(|workload| !workload.is_daemon() && !workload.ends());
+        let most: usize = workloads.iter().map(|workload| workload.replicas as usize + 1).sum();
+        let pods = if is_bounded && rng.chance(1, 2) { most } else { 1000 };
         objects.push(read(json!({"apiVersion": "v1", "kind": "ResourceQuota",
             "metadata": {"name": "explore", "namespace": "default"},
-            "spec": {"hard": {"pods": "1000", "services": "500", "count/replicasets.apps": "200"}}})));
+            "spec": {"hard": {"pods": pods.to_string(), "services": "500", "count/replicasets.apps": "200"}}})));
     }
     objects
 }
@@ -132,26 +145,35 @@ fn workload(rng: &mut Rng, number: u64, nodes: usize) -> Workload {
     let replicas = 1 + rng.below(most);
     let least = u64::from(rng.chance(3, 4));
     let now = rng.range(least, replicas + 1);
+    let surge = if kind == "Deployment" { replicas as usize + 1 } else { 0 };
+    let placing = Placing { number, has_own_nodes: replicas as usize + surge + 2 <= nodes };
     let object = match kind {
-        "Deployment" => deployment(rng, &name, now),
-        "ReplicaSet" => set(rng, "apps/v1", kind, &name, json!({"replicas": now, "selector": selector(&name)})),
-        "ReplicationController" => {
-            set(rng, "v1", kind, &name, json!({"replicas": now, "selector": {"app": name.clone()}}))
+        "Deployment" => deployment(rng, &name, now, &placing),
+        "ReplicaSet" => {
+            let spec = json!({"replicas": now, "selector": selector(&name)});
+            set(rng, ("apps/v1", kind), &name, spec, Some(&placing))
         }
-        "StatefulSet" => stateful_set(rng, &name, now),
+        "ReplicationController" => {
+            let spec = json!({"replicas": now, "selector": {"app": name.clone()}});
+            set(rng, ("v1", kind), &name, spec, Some(&placing))
+        }
+        "StatefulSet" => stateful_set(rng, &name, now, &placing),
         "DaemonSet" => daemon_set(rng, &name),
         "CronJob" => cron_job(rng, &name),
         _ => job(rng, &name, replicas),
     };
-    let surge = if kind == "Deployment" { replicas as usize + 1 } else { 0 };
     let is_daemon = kind == "DaemonSet";
     let mut objects = vec![read(object)];
+    objects.extend(config(&objects[0]));
     if !matches!(kind, "Job" | "CronJob") {
         services(rng, &name, &mut objects);
         // The count of a DaemonSet's pods is in no scale, so a budget of them allows nothing; and a drain would wait
         // for one that was an orphan when it began.
         if rng.chance(1, 2) && !is_daemon {
             objects.push(budget(rng, &name));
+        }
+        if rng.chance(1, 6) && !is_daemon {
+            objects.push(autoscaler(rng, &objects[0], replicas));
         }
     }
     Workload {
@@ -171,50 +193,9 @@ fn selector(name: &str) -> Value {
     json!({"matchLabels": {"app": name}})
 }
 
-/// Draws a pod template; one in three has no readiness probe.
-fn template(rng: &mut Rng, name: &str, image: &str) -> Value {
-    let mut container = json!({
-        "name": "main", "image": format!("{image}:1"), "ports": [{"name": "http", "containerPort": 8080}],
-        "resources": {"requests": {"cpu": format!("{SLOT}m"), "memory": "16Mi"}}
-    });
-    if rng.chance(2, 3) && image != "explore/task" {
-        let period = 1 + rng.below(5);
-        container["readinessProbe"] = json!({"httpGet": {"path": "/", "port": "http"}, "periodSeconds": period});
-    }
-    let grace = rng.below(30);
-    let mut spec = json!({"containers": [container], "terminationGracePeriodSeconds": grace});
-    if rng.chance(1, 4) {
-        spec["initContainers"] = init_containers(rng);
-    }
-    if rng.chance(1, 4) {
-        let key = *rng.pick(&["topology.kubernetes.io/zone", "kubernetes.io/hostname"]).expect("there are some");
-        spec["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector(name)}]);
-    }
-    if rng.chance(1, 6) {
-        spec["priorityClassName"] = json!(URGENT);
-    }
-    json!({"metadata": {"labels": {"app": name}}, "spec": spec})
-}
-
-/// Init containers, sidecars among them.
-fn init_containers(rng: &mut Rng) -> Value {
-    let init = |name: &str| json!({"name": name, "image": "explore/init:1"});
-    let sidecar = json!({"name": "sidecar", "image": "explore/web:1", "restartPolicy": "Always"});
-    match rng.below(3) {
-        0 => json!([init("first"), init("second")]),
-        1 => json!([sidecar]),
-        _ => json!([init("first"), sidecar, init("second")]),
-    }
-}
-
-fn of_service(rng: &mut Rng, name: &str) -> Value {
+fn set(rng: &mut Rng, (version, kind): (&str, &str), name: &str, mut spec: Value, placing: Option<&Placing>) -> Value {
     let image = if rng.chance(1, 5) { "explore/flaky" } else { "explore/web" };
-    template(rng, name, image)
-}
-
-fn set(rng: &mut Rng, version: &str, kind: &str, name: &str, mut spec: Value) -> Value {
-    spec["template"] = of_service(rng, name);
+    spec["template"] = template(rng, name, image, placing);
     if rng.chance(1, 4) && kind != "DaemonSet" {
         spec["minReadySeconds"] = json!(rng.below(10));
     }
@@ -226,7 +207,7 @@ fn some(rng: &mut Rng) -> Value {
     if rng.chance(1, 2) { json!(1 + rng.below(3)) } else { json!(format!("{}%", 10 + rng.below(60))) }
 }
 
-fn deployment(rng: &mut Rng, name: &str, replicas: u64) -> Value {
+fn deployment(rng: &mut Rng, name: &str, replicas: u64, placing: &Placing) -> Value {
     let strategy = match rng.below(5) {
         0 => json!({"type": "Recreate"}),
         1 => json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": some(rng)}}),
@@ -236,34 +217,52 @@ fn deployment(rng: &mut Rng, name: &str, replicas: u64) -> Value {
     };
     let spec = json!({"replicas": replicas, "selector": selector(name), "strategy": strategy,
         "revisionHistoryLimit": rng.below(4), "progressDeadlineSeconds": 3600});
-    set(rng, "apps/v1", "Deployment", name, spec)
+    set(rng, ("apps/v1", "Deployment"), name, spec, Some(placing))
 }
 
-fn stateful_set(rng: &mut Rng, name: &str, replicas: u64) -> Value {
+fn stateful_set(rng: &mut Rng, name: &str, replicas: u64, placing: &Placing) -> Value {
     let policy = if rng.chance(1, 2) { "OrderedReady" } else { "Parallel" };
     let mut spec = json!({"replicas": replicas, "selector": selector(name), "serviceName": name,
         "podManagementPolicy": policy});
     if rng.chance(1, 3) {
         spec["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
             "storageClassName": "explore", "resources": {"requests": {"storage": "1Gi"}}}}]);
+        if rng.chance(1, 2) {
+            let mut policy = || *rng.pick(&["Retain", "Delete"]).expect("there are some");
+            spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenScaled": policy(), "whenDeleted": policy()});
+        }
     }
-    set(rng, "apps/v1", "StatefulSet", name, spec)
+    match rng.below(8) {
+        0 => spec["updateStrategy"] = json!({"type": "OnDelete"}),
+        1 | 2 => spec["updateStrategy"] = json!({"rollingUpdate": {"partition": rng.below(replicas + 1)}}),
+        3 => spec["updateStrategy"] = json!({"rollingUpdate": {"maxUnavailable": 1 + rng.below(3)}}),
+        _ => {}
+    }
+    set(rng, ("apps/v1", "StatefulSet"), name, spec, Some(placing))
 }
 
 fn daemon_set(rng: &mut Rng, name: &str) -> Value {
-    let rolling = if rng.chance(1, 2) { json!({}) } else { json!({"maxUnavailable": some(rng)}) };
-    let spec = json!({"selector": selector(name), "updateStrategy": {"rollingUpdate": rolling}});
-    set(rng, "apps/v1", "DaemonSet", name, spec)
+    let strategy = match rng.below(8) {
+        0 => json!({"type": "OnDelete"}),
+        1 | 2 => json!({"rollingUpdate": {"maxSurge": some(rng), "maxUnavailable": 0}}),
+        3..=5 => json!({"rollingUpdate": {"maxUnavailable": some(rng)}}),
+        _ => json!({"rollingUpdate": {}}),
+    };
+    let spec = json!({"selector": selector(name), "updateStrategy": strategy});
+    set(rng, ("apps/v1", "DaemonSet"), name, spec, None)
 }
 
 /// Draws a Job that completes however often its pods are lost.
 fn job(rng: &mut Rng, name: &str, parallelism: u64) -> Value {
-    let mut pod = template(rng, name, "explore/task");
+    let mut pod = template(rng, name, "explore/task", None);
     pod["spec"]["restartPolicy"] = json!(if rng.chance(2, 3) { "Never" } else { "OnFailure" });
     if rng.chance(1, 3) {
         pod["spec"]["initContainers"] = init_containers(rng);
     }
-    let mut spec = json!({"parallelism": parallelism, "completions": parallelism + rng.below(8),
+    // Of those with few completions each one counts.
+    let (parallelism, more) =
+        if rng.chance(1, 3) { (1 + rng.below(2), rng.below(2)) } else { (parallelism, rng.below(8)) };
+    let mut spec = json!({"parallelism": parallelism, "completions": parallelism + more,
         "backoffLimit": 100_000, "template": pod});
     if rng.chance(1, 2) {
         spec["completionMode"] = json!("Indexed");
@@ -276,7 +275,7 @@ fn job(rng: &mut Rng, name: &str, parallelism: u64) -> Value {
 
 /// Draws a CronJob that runs a short Job every minute.
 fn cron_job(rng: &mut Rng, name: &str) -> Value {
-    let mut pod = template(rng, name, "explore/task");
+    let mut pod = template(rng, name, "explore/task", None);
     pod["spec"]["restartPolicy"] = json!("OnFailure");
     let policy = *rng.pick(&["Allow", "Forbid", "Replace"]).expect("there are some");
     let spec = json!({"schedule": "* * * * *", "concurrencyPolicy": policy,
@@ -286,7 +285,7 @@ fn cron_job(rng: &mut Rng, name: &str) -> Value {
         "spec": spec})
 }
 
-/// Draws Services: none, one, or (one time in ten) twenty. Each is headless, has a cluster IP, or has
+/// Draws Services: none, one, or (one time in ten) twenty. Each is headless, has a cluster IP, a node port as well, or
 /// `publishNotReadyAddresses`.
 fn services(rng: &mut Rng, name: &str, objects: &mut Vec<Object>) {
     let count = match rng.below(10) {
@@ -296,15 +295,57 @@ fn services(rng: &mut Rng, name: &str, objects: &mut Vec<Object>) {
     };
     for i in 0..count {
         let mut spec = json!({"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]});
-        match rng.below(6) {
+        match rng.below(7) {
             0 => spec["clusterIP"] = json!("None"),
             1 => spec["publishNotReadyAddresses"] = json!(true),
+            2 => spec["type"] = json!("NodePort"),
             _ => {}
         }
         let name = if i == 0 { name.to_owned() } else { format!("{name}-{i}") };
         objects.push(read(json!({"apiVersion": "v1", "kind": "Service",
             "metadata": {"name": name, "namespace": "default"}, "spec": spec})));
     }
+}
+
+/// Draws an autoscaler of a workload by the CPU of its pods.
+fn autoscaler(rng: &mut Rng, workload: &Object, most: u64) -> Object {
+    let target =
+        json!({"apiVersion": workload.info().api_version(), "kind": &*workload.info().kind, "name": workload.name()});
+    let mut spec = json!({"scaleTargetRef": target, "minReplicas": 1 + rng.below(most), "maxReplicas": most,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target":
+            {"type": "Utilization", "averageUtilization": 40 + rng.below(60)}}}]});
+    if rng.chance(1, 2) {
+        spec["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": rng.below(90)}});
+    }
+    read(json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": spec,
+        "metadata": {"name": workload.name(), "namespace": workload.namespace()}}))
+}
+
+/// What has to be done by the workloads that are scaled by it, at times before `end`.
+pub fn loads(rng: &mut Rng, workloads: &[Workload], end: Duration) -> Vec<Load> {
+    let mut loads = Vec::new();
+    let is_scaled =
+        |workload: &&Workload| workload.objects.iter().any(|object| object.kind() == Kind::HORIZONTAL_POD_AUTOSCALER);
+    for workload in workloads.iter().filter(is_scaled) {
+        for _ in 0..1 + rng.below(4) {
+            let cpu_milli = rng.below(workload.replicas * SLOT as u64 + 1);
+            loads.push(Load { at: rng.duration(Duration::ZERO, end), target: workload.key.clone(), cpu_milli });
+        }
+    }
+    loads.sort_by_key(|load| load.at);
+    loads
+}
+
+/// A namespace, and in it pods without which the cluster would have room: this many, and everybody may take their place.
+pub fn filler(pods: usize) -> [Object; 2] {
+    let app = json!({"app": FILLER});
+    let container =
+        json!({"name": "main", "image": "explore/web:1", "resources": {"requests": {"cpu": format!("{SLOT}m")}}});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": FILLER}});
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": FILLER, "namespace": FILLER},
+        "spec": {"replicas": pods, "selector": {"matchLabels": app}, "template": {"metadata": {"labels": app},
+            "spec": {"priorityClassName": FILLER, "terminationGracePeriodSeconds": 5, "containers": [container]}}}});
+    [read(namespace), read(set)]
 }
 
 /// Draws a disruption budget that allows an eviction when all pods are healthy.
@@ -324,6 +365,16 @@ impl Workload {
             let (key, objects) = (object.key(), vec![object.clone()]);
             Workload { key, is_own: false, replicas, most: replicas as usize, objects }
         })
+    }
+
+    /// The name of its template of claims; `None` if it has none.
+    pub fn claim(&self) -> Option<String> {
+        self.objects[0].to_json()["spec"]["volumeClaimTemplates"][0]["metadata"]["name"].as_str().map(str::to_owned)
+    }
+
+    /// Whether its pods may not run just anywhere.
+    pub fn is_placed(&self) -> bool {
+        is_placed(&self.objects[0])
     }
 
     /// Whether it runs a pod on each node.

@@ -85,6 +85,7 @@ fn writes(kind: Kind) -> &'static [(Kind, &'static str)] {
         Kind::DAEMON_SET => &[(Kind::POD, "daemonset-controller")],
         Kind::JOB => &[(Kind::POD, "job-controller"), (Kind::JOB, "job-controller"), (Kind::JOB, "job-controller")],
         Kind::CRON_JOB => &[(Kind::JOB, "cronjob-controller"), (Kind::JOB, "job-controller")],
+        Kind::HORIZONTAL_POD_AUTOSCALER => &[(Kind::DEPLOYMENT, "horizontal-pod-autoscaler")],
         Kind::SERVICE => &[(Kind::ENDPOINT_SLICE, "endpoint-slice-controller")],
         Kind::POD_DISRUPTION_BUDGET => &[(Kind::POD_DISRUPTION_BUDGET, "disruption-controller")],
         _ => &[],

@@ -11,8 +11,8 @@ use crate::files::write;
 use crate::scenario::NodeSet;
 use crate::world::World;
 
-/// Each watch of the processes on these machines is delayed by a time of its own. Replies are not delayed, so that a
-/// process may know that a write succeeded while its views do not show the write yet.
+/// Half of the watches of the processes on these machines are delayed, each by a time of its own. Replies are not
+/// delayed, so that a process may know that a write succeeded while its views do not show the write yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Skew {
     /// The machines.

@@ -3,6 +3,8 @@
 //! Checked when a pod is bound. A pod that has ended, or that is gone from the store, uses nothing any more. Pods that
 //! are created with a node of their user's choice pass no scheduler. With a profile that does not filter by it, nothing
 //! is checked.
+//!
+//! `claims-stay-while-used`: a claim is removed only when no pod on a node uses it any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +37,15 @@ fn is_for_one(commit: &Commit<'_>, claim: &ObjectKey) -> bool {
 impl Claims {
     pub fn new(holds: bool) -> Claims {
         Claims { used: BTreeMap::new(), holds }
+    }
+
+    /// Checks a claim that is removed.
+    pub fn claim(&self, commit: &Commit<'_>, report: &mut Report) {
+        let (Some(claim), None) = (commit.old, commit.new) else { return };
+        if let Some(pod) = self.used.get(&claim.key()).and_then(BTreeSet::first) {
+            let what = format!("{} is removed while {pod} uses it", claim.key());
+            report.broken(Invariant::ClaimsStayWhileUsed, commit.at, what);
+        }
     }
 
     pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {

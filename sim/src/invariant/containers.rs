@@ -2,6 +2,8 @@
 //! whose restart policy is `Never` is started only once, unless it has restart rules of its own. `inits-come-first`: no
 //! container starts before the init containers before it have completed, or, if they are sidecars, have been started.
 //!
+//! `restarts-back-off`: a container that has been restarted, and ended once more, is not restarted at once.
+//!
 //! Checked each time a runtime has started a container. After a node has lost its disk, its containers may start again,
 //! and so may init containers in a new sandbox, as long as no main container has started.
 
@@ -17,7 +19,23 @@ use crate::world::NodeHost;
 #[derive(Debug, Default)]
 pub struct Containers {
     starts: BTreeMap<(String, Rc<str>), Starts>,
+    /// The last restart of each container that has been restarted, by node, pod UID and name.
+    lately: BTreeMap<(String, Rc<str>, Rc<str>), Lately>,
 }
+
+/// A restart of a container. What a new life of its agent, or another image, starts need not wait.
+#[derive(Debug)]
+struct Lately {
+    at: f64,
+    sandbox: SandboxId,
+    agent_life: u32,
+    image: Option<String>,
+}
+
+/// The shortest time, in seconds, between the end of a container that has been restarted and its next start.
+const BACK_OFF: f64 = 10.0;
+/// By how much a clock may drift.
+const DRIFT: f64 = 0.1;
 
 /// How often the containers of a pod were started, by name.
 #[derive(Debug, Default)]
@@ -78,7 +96,7 @@ fn missing_init<'a>(node: &NodeHost, spec: &'a ContainerSpec) -> Option<&'a str>
 
 impl Containers {
     /// Checks a container that a node's runtime has just tried to start.
-    pub fn started(&mut self, at: f64, node: &NodeHost, id: &ContainerId, report: &mut Report) {
+    pub fn started(&mut self, at: f64, (node, agent_life): (&NodeHost, u32), id: &ContainerId, report: &mut Report) {
         let runs = |state: &ContainerState| matches!(state, ContainerState::Running { .. });
         let Some((_, spec, _)) = node.runtime.containers().find(|(other, _, state)| *other == id && runs(state)) else {
             return;
@@ -96,6 +114,7 @@ impl Containers {
             let what = format!("{}: container {} of pod {} starts before {early}", node.name, spec.name, spec.pod_uid);
             report.broken(Invariant::InitsComeFirst, at, what);
         }
+        self.check_back_off(at, (node, agent_life), spec, report);
         if never_restarts(spec) {
             let pod = self.starts.entry((node.name.clone(), Rc::clone(&spec.pod_uid))).or_default();
             let starts = pod.count(spec);
@@ -104,6 +123,24 @@ impl Containers {
                 let what = format!("{}: container {name} of pod {uid} starts the {starts}. time", node.name);
                 report.broken(Invariant::NeverRestarts, at, what);
             }
+        }
+    }
+
+    /// Checks that a restart has waited: a container is restarted at once after its first end only.
+    fn check_back_off(&mut self, at: f64, (node, life): (&NodeHost, u32), spec: &ContainerSpec, report: &mut Report) {
+        let place = (node.name.clone(), Rc::clone(&spec.pod_uid), Rc::clone(&spec.name));
+        let image = spec.container().and_then(|container| container.image.clone());
+        let known = self
+            .lately
+            .remove(&place)
+            .filter(|known| (&known.sandbox, known.agent_life, &known.image) == (&spec.sandbox, life, &image));
+        if let Some(passed) = known.map(|known| at - known.at).filter(|passed| *passed < BACK_OFF * (1.0 - DRIFT)) {
+            let (uid, name) = (&spec.pod_uid, &spec.name);
+            let what = format!("{}: container {name} of pod {uid} is restarted after {passed:.1} s, again", node.name);
+            report.broken(Invariant::RestartsBackOff, at, what);
+        }
+        if spec.attempt > 0 {
+            self.lately.insert(place, Lately { at, sandbox: spec.sandbox.clone(), agent_life: life, image });
         }
     }
 

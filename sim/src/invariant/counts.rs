@@ -1,6 +1,6 @@
 //! `counts-at-rest`: at the end of a run, the statuses of ReplicaSets and ReplicationControllers count the pods that
 //! there are, and those of PodDisruptionBudgets the healthy ones, and allow no more and no fewer disruptions than these
-//! give.
+//! give; and a Deployment has kept no more ReplicaSets, and a CronJob no more Jobs, than their history limits say.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,42 @@ pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
             format!("{}: its status says {}, and there are {}", set.key(), told(said), told(there))
         })
     });
-    miscounted.or_else(|| objects(store, Kind::POD_DISRUPTION_BUDGET).find_map(|budget| misjudged(budget, &pods)))
+    miscounted
+        .or_else(|| objects(store, Kind::POD_DISRUPTION_BUDGET).find_map(|budget| misjudged(budget, &pods)))
+        .or_else(|| objects(store, Kind::DEPLOYMENT).find_map(|deployment| hoards_sets(store, deployment)))
+        .or_else(|| objects(store, Kind::CRON_JOB).find_map(|cron_job| hoards_jobs(store, cron_job)))
+}
+
+/// Whether a Deployment keeps more old ReplicaSets than it is to.
+fn hoards_sets(store: &MemoryStore, object: &Object) -> Option<String> {
+    let Object::Deployment(deployment) = object else { return None };
+    let limit = usize::try_from(deployment.spec.revision_history_limit.unwrap_or(10)).unwrap_or(0);
+    let owned = |set: &&Object| controller_of(set.meta()).is_some_and(|owner| owner.uid == object.uid());
+    let sets = objects(store, Kind::REPLICA_SET).filter(owned).count();
+    let is_kept = deployment.spec.paused != Some(true) && sets > limit + 1;
+    is_kept.then(|| format!("{}: it keeps {sets} ReplicaSets, and {limit} old ones are enough", object.key()))
+}
+
+/// Whether a CronJob keeps more finished Jobs than it is to. One may just have finished.
+fn hoards_jobs(store: &MemoryStore, object: &Object) -> Option<String> {
+    let Object::CronJob(cron_job) = object else { return None };
+    let limits = [
+        ("Complete", cron_job.spec.successful_jobs_history_limit.unwrap_or(3)),
+        ("Failed", cron_job.spec.failed_jobs_history_limit.unwrap_or(1)),
+    ];
+    limits.into_iter().find_map(|(end, limit)| {
+        let has_ended = |job: &&Object| match job {
+            Object::Job(job) => {
+                let owned = controller_of(&job.meta).is_some_and(|owner| owner.uid == object.uid());
+                let mut conditions = job.status.conditions.iter().flatten();
+                owned && !job.meta.is_deleting() && conditions.any(|c| c.type_ == end && c.status == "True")
+            }
+            _ => false,
+        };
+        let kept = objects(store, Kind::JOB).filter(has_ended).count();
+        let limit = usize::try_from(limit).unwrap_or(0);
+        (kept > limit + 1).then(|| format!("{}: it keeps {kept} Jobs that are {end}, at most {limit}", object.key()))
+    })
 }
 
 fn as_pod(object: &Object) -> Option<&Pod> {

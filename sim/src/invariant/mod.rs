@@ -9,15 +9,18 @@
 mod addresses;
 mod allocatable;
 mod attachments;
+mod autoscalers;
 mod binding;
 mod budgets;
 mod caches;
 mod claims;
 mod containers;
 mod counts;
+mod cron_jobs;
 mod deletion;
 mod devices;
 mod endpoints;
+mod evictions;
 mod exchanges;
 mod floor;
 mod generation;
@@ -26,17 +29,25 @@ mod jobs;
 mod leaders;
 mod members;
 mod names;
+mod namespaces;
+mod overdue;
 mod owners;
+mod placement;
 mod proxies;
 mod quotas;
 pub mod reading;
 mod replicas;
+mod rolling;
+mod rollouts;
 mod scheduler;
 mod services;
 mod silence;
 mod statuses;
+mod stops;
+mod surplus;
 #[cfg(test)]
 mod tests;
+mod victims;
 mod views;
 mod zones;
 
@@ -86,22 +97,43 @@ invariants! {
     /// A Deployment's controller never scales its ReplicaSets down below `replicas - maxUnavailable`, neither in
     /// replicas nor in available pods.
     AvailableFloor "available-floor"
+    /// A Deployment's controller never scales its ReplicaSets up beyond `replicas + maxSurge`.
+    SurgeCeiling "surge-ceiling"
+    /// No ReplicaSet is created for a template that its Deployment was given while it was paused.
+    PausedDoesNotRoll "paused-does-not-roll"
     /// With the strategy `Recreate`, no pod of one ReplicaSet is created while pods of another one run.
     RecreateWaits "recreate-waits"
     /// An ordered StatefulSet creates no member before the one before it has been ready.
     MembersInOrder "members-in-order"
+    /// A StatefulSet's controller deletes no more members at once than its rolling update allows, none below its
+    /// partition, and of those beyond its size the highest first.
+    MembersRollInTurn "members-roll-in-turn"
+    /// A ReplicaSet that is scaled down deletes no ready pod while it has one that has not been ready for some time.
+    UnreadyGoFirst "unready-go-first"
+    /// A DaemonSet's controller deletes no more ready pods at once than its rolling update allows.
+    DaemonsRollInTurn "daemons-roll-in-turn"
+    /// A CronJob creates no Job that its concurrency policy forbids, and none while it is suspended.
+    CronJobsTakeTurns "cron-jobs-take-turns"
+    /// An autoscaler keeps within its bounds, and does not scale down within its stabilisation window.
+    AutoscalersKeepBounds "autoscalers-keep-bounds"
     /// A Job never counts more succeeded pods than have succeeded, no more pods succeed than it has completions, and it
     /// is complete only when so many have.
     JobCounts "job-counts"
+    /// A Job is deleted for its `ttlSecondsAfterFinished` not before that time has passed, nor much later.
+    TtlIsKept "ttl-is-kept"
     /// Nodes that are not ready are tainted for eviction one after another, and none while no node is ready.
     ZoneRate "zone-rate"
+    /// Pods leave a tainted node when their tolerations say so: neither before, nor much later.
+    EvictedInTime "evicted-in-time"
+    /// The scheduler deletes pods only for the sake of a waiting pod of higher priority.
+    VictimsAreLesser "victims-are-lesser"
     /// The readiness of a node is never declared unknown while its agent renews its lease, unless something disturbs
     /// the control plane; that of all nodes never.
     HeardNodesAreKnown "heard-nodes-are-known"
     /// The pods of a node that is not ready are marked as not ready soon, unless something disturbs the control plane.
     DeadNodesServeNothing "dead-nodes-serve-nothing"
-    /// The scheduler never binds a pod to a node that its own view shows as gone or, unless the pod tolerates it, as
-    /// unschedulable.
+    /// The scheduler never binds a pod to a node that its own view shows as gone, or as one that the pod may not run on:
+    /// for its taints, its labels, its ports in use, or the pods that it keeps away from.
     BoundAsSeen "bound-as-seen"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
@@ -123,20 +155,24 @@ invariants! {
     /// The disruption controller never allows more disruptions than a budget has healthy pods to spare.
     BudgetIsEarned "budget-is-earned"
     /// A ReplicaSet, ReplicationController or Job never creates a pod beyond the highest number of replicas that it
-    /// ever had; a DaemonSet never creates a second pod for a node.
+    /// ever had; a DaemonSet never creates a second pod for a node, a Job none for an index that has one.
     MostReplicas "most-replicas"
     /// A claim of access mode ReadWriteOncePod is never used by two pods on nodes.
     OnePodPerClaim "one-pod-per-claim"
+    /// A claim is removed only when no pod on a node uses it any more.
+    ClaimsStayWhileUsed "claims-stay-while-used"
     /// A volume that one node may use at a time is never attached to two.
     OneNodePerVolume "one-node-per-volume"
     /// A device is never allocated to two claims at a time.
     OneClaimPerDevice "one-claim-per-device"
+    /// A volume is not detached from a node that uses it, unless that has been lost for six minutes.
+    DetachedWhenUnused "detached-when-unused"
     /// An endpoint is never both ready and terminating, unless its Service has `publishNotReadyAddresses`.
     ReadyAndTerminating "ready-and-terminating"
     /// No more than two EndpointSlices of a Service that its controller manages list the same pod: the one that it
     /// leaves and the one that it comes to.
     SlicesDoNotPileUp "slices-do-not-pile-up"
-    /// No two Services have the same cluster IP.
+    /// No two Services have the same cluster IP or node port.
     ServiceAddresses "service-addresses"
     /// A node's agent never deletes a pod from the API while the pod's containers run.
     DeletedWhileRunning "deleted-while-running"
@@ -149,7 +185,23 @@ invariants! {
     /// No container of a pod starts before the init containers before it have completed, or, if they are sidecars, have
     /// been started.
     InitsComeFirst "inits-come-first"
-    /// A pod is Ready only while its containers are, one that has ended stays so, and no deletion is taken back.
+    /// The containers of a pod that is deleted have its grace period to end in.
+    GraceIsKept "grace-is-kept"
+    /// A container that is stopped because its pod is deleted has run its preStop hook before.
+    HooksRunFirst "hooks-run-first"
+    /// Sidecars of a pod that ends are not stopped before its main containers.
+    SidecarsGoLast "sidecars-go-last"
+    /// A container that crashes again and again is not restarted at once.
+    RestartsBackOff "restarts-back-off"
+    /// While nothing disturbs the control plane, what is due is done within a bound: a suspended Job's pods are deleted, a
+    /// pod for whose sake others were evicted is bound, a deleted pod on a sound node is gone.
+    DoneInTime "done-in-time"
+    /// A namespace is removed only when nothing is left in it.
+    NamespacesGoEmpty "namespaces-go-empty"
+    /// No more pods are created than a ResourceQuota allows.
+    QuotaHolds "quota-holds"
+    /// A pod is Ready only while its containers are, fails only if it may, one that has ended stays so, and no deletion
+    /// is taken back.
     StatusesAddUp "statuses-add-up"
     /// At the end of a run, every API server's watch cache equals the store.
     CachesAtRest "caches-at-rest-equal-store"
@@ -159,7 +211,8 @@ invariants! {
     SchedulerAtRest "scheduler-at-rest-equals-store"
     /// At the end of a run, a container is said to run exactly if it runs.
     StatusesAtRest "statuses-at-rest"
-    /// At the end of a run, sets of pods and PodDisruptionBudgets count the pods that there are.
+    /// At the end of a run, sets of pods and PodDisruptionBudgets count the pods that there are, and no more is kept of
+    /// the past than history limits say.
     CountsAtRest "counts-at-rest"
     /// At the end of a run, a Service's EndpointSlices list exactly its ready pods.
     EndpointsAtRest "endpoints-at-rest"
@@ -276,6 +329,17 @@ pub struct Checkers {
     pub silence: silence::Silence,
     /// How often containers were started.
     pub containers: containers::Containers,
+    /// The pods that are being deleted.
+    pub stops: stops::Stops,
+    autoscalers: autoscalers::Autoscalers,
+    cron_jobs: cron_jobs::CronJobs,
+    evictions: evictions::Evictions,
+    overdue: overdue::Overdue,
+    quotas: quotas::Quotas,
+    rolling: rolling::Rolling,
+    rollouts: rollouts::Rollouts,
+    surplus: surplus::Surplus,
+    victims: victims::Victims,
 }
 
 impl Checkers {
@@ -292,6 +356,7 @@ impl Checkers {
         generation::check(commit, report);
         self.owners.committed(commit);
         self.silence.check_pods(commit, report);
+        let lag = self.silence.lag(commit.at);
         match commit.new.or(commit.old) {
             Some(Object::Pod(_)) => {
                 self.binding.pod(commit, report);
@@ -303,6 +368,11 @@ impl Checkers {
                 self.jobs.pod(commit, report);
                 self.deletions.pod(commit, report);
                 self.budgets.pod(commit);
+                self.quotas.pod(commit, report);
+                self.rolling.pod(commit);
+                self.stops.pod(commit);
+                self.surplus.pod(commit);
+                self.victims.pod(commit);
                 statuses::check(commit, report);
             }
             Some(Object::Node(_)) => {
@@ -314,13 +384,22 @@ impl Checkers {
             }
             Some(Object::ReplicaSet(set)) => {
                 self.floor.set(commit, report);
+                self.rollouts.set(commit, report);
                 self.replicas.set(set.uid(), set.spec.replicas);
             }
             Some(Object::Job(job)) => {
                 self.replicas.job(job);
                 self.jobs.job(commit, job, report);
+                self.cron_jobs.job(commit, lag, report);
             }
-            Some(Object::DaemonSet(set)) => self.replicas.daemon_set(set),
+            Some(Object::CronJob(cron_job)) => self.cron_jobs.cron_job(commit.at, cron_job),
+            Some(Object::Deployment(_)) => self.rollouts.deployment(commit),
+            Some(object @ Object::StatefulSet(_)) => self.rolling.set(commit.at, object),
+            Some(object @ Object::DaemonSet(set)) => {
+                self.replicas.daemon_set(set);
+                self.rolling.set(commit.at, object);
+            }
+            Some(Object::Namespace(_)) => namespaces::check(commit, report),
             Some(Object::PodDisruptionBudget(_)) => self.budgets.budget(commit, report),
             Some(Object::ReplicationController(set)) => self.replicas.set(set.uid(), set.spec.replicas),
             Some(Object::Service(_)) => {
@@ -332,16 +411,14 @@ impl Checkers {
                 self.attachments.attachment(commit, report);
             }
             Some(Object::Dynamic(d)) if d.kind == Kind::RESOURCE_CLAIM => self.devices.claim(commit, report),
+            Some(Object::Dynamic(d)) if d.kind == Kind::PERSISTENT_VOLUME_CLAIM => self.claims.claim(commit, report),
+            Some(Object::Dynamic(d)) if d.kind == Kind::RESOURCE_QUOTA => self.quotas.quota(commit),
             Some(
                 Object::Lease(_)
-                | Object::Namespace(_)
                 | Object::Endpoints(_)
                 | Object::Event(_)
                 | Object::ServiceAccount(_)
-                | Object::Deployment(_)
-                | Object::StatefulSet(_)
                 | Object::ControllerRevision(_)
-                | Object::CronJob(_)
                 | Object::Dynamic(_),
             )
             | None => {}
@@ -350,8 +427,17 @@ impl Checkers {
 
     /// Checks a commit of a run in which something goes wrong: what costs too much for the others.
     pub fn disturbed(&mut self, commit: &Commit<'_>) {
-        if let Some(Object::EndpointSlice(_)) = commit.new.or(commit.old) {
-            self.endpoints.listed(commit, &mut self.report);
+        self.evictions.check_due(commit, self.silence.calm_since(), &mut self.report);
+        self.overdue.check(commit, self.silence.calm_since(), &mut self.report);
+        self.overdue.note(commit);
+        match commit.new.or(commit.old) {
+            Some(Object::EndpointSlice(_)) => self.endpoints.listed(commit, &mut self.report),
+            Some(Object::Node(_)) => {
+                self.evictions.node(commit);
+                self.attachments.node(commit);
+            }
+            Some(Object::Pod(_)) => self.attachments.pod(commit),
+            _ => {}
         }
     }
 
@@ -363,7 +449,12 @@ impl Checkers {
             Call::Delete { key, options } => {
                 self.owners.check(asked, key, options, &mut self.report);
                 self.deletions.asked(asked, key, options, &mut self.report);
+                self.evictions.asked(asked, key, options, &mut self.report);
+                self.victims.asked(asked, key, options, &mut self.report);
+                self.surplus.asked(asked, (key, options), self.silence.lag(asked.at), &mut self.report);
+                self.jobs.asked(asked, (key, options), self.silence.lag(asked.at), &mut self.report);
             }
+            Call::SetScale { .. } => self.autoscalers.asked(asked, &mut self.report),
             call @ Call::Evict { .. } => self.deletions.evicted(call),
             Call::Create { .. }
             | Call::Update { .. }
@@ -374,8 +465,16 @@ impl Checkers {
             | Call::Watch { .. }
             | Call::Bind { .. }
             | Call::Connect { .. }
-            | Call::GetScale { .. }
-            | Call::SetScale { .. } => {}
+            | Call::GetScale { .. } => {}
+        }
+    }
+
+    /// Checks a request of a run in which something goes wrong: what costs too much for the others.
+    pub fn disturbed_request(&mut self, asked: &Asked<'_>) {
+        if let Call::Delete { key, options } = &asked.request.call {
+            let lag = self.silence.lag(asked.at);
+            self.rolling.asked(asked, (key, options), lag, &mut self.report);
+            self.attachments.asked(asked, key, lag, &mut self.report);
         }
     }
 

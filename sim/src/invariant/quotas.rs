@@ -1,15 +1,62 @@
+//! `quota-holds`: no pod is created beyond the number that a ResourceQuota allows in its namespace. It is checked once an
+//! API server must have heard of the quota; pods that are being deleted may or may not count.
+//!
 //! `quotas-at-rest`: at the end of a run, `status.used` of each ResourceQuota equals the actual usage.
 //!
 //! Only quotas without scopes are checked, and of their resources only object counts, pods that have not terminated,
 //! and the requests of the containers of those pods. A resource is skipped if a pod's requests are harder to compute
 //! (sidecars, overhead, pod-level requests).
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use skeg_core::object::{Kind, Milli, Object, Pod};
+use skeg_core::object::{Kind, Milli, Object, ObjectKey, Pod};
 use skeg_core::store::MemoryStore;
 
-use super::reading::phase;
+use super::binding::VIEW_LAG;
+use super::reading::{is_active, phase};
+use super::{Commit, Invariant, Report};
 use crate::converge::objects;
+
+/// The quotas of numbers of pods, with the time of their creation, and the active pods, by namespace.
+#[derive(Debug, Default)]
+pub(super) struct Quotas {
+    most: BTreeMap<ObjectKey, (f64, i64)>,
+    active: BTreeMap<String, i64>,
+}
+
+impl Quotas {
+    pub fn quota(&mut self, commit: &Commit<'_>) {
+        let Some(key) = commit.new.or(commit.old).map(Object::key) else { return };
+        let spec = commit.new.map(|quota| quota.to_json()["spec"].take()).unwrap_or_default();
+        let is_scoped = !spec["scopes"].is_null() || !spec["scopeSelector"].is_null();
+        let hard = spec["hard"]["pods"].as_str().and_then(|n| n.parse().ok()).filter(|_| !is_scoped);
+        match hard {
+            Some(hard) => self.most.entry(key).or_insert((commit.at, hard)).1 = hard,
+            None => drop(self.most.remove(&key)),
+        }
+    }
+
+    pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {
+        let counts = |pod: Option<&Pod>| pod.is_some_and(is_active);
+        let (was, is) = (counts(commit.old_pod()), counts(commit.new_pod()));
+        if was == is {
+            return;
+        }
+        let Some(pod) = commit.new_pod().or(commit.old_pod()) else { return };
+        let active = self.active.entry(pod.namespace().to_owned()).or_default();
+        *active += if is { 1 } else { -1 };
+        if commit.old.is_some() {
+            return;
+        }
+        let mut here = self.most.iter().filter(|(key, _)| key.namespace() == pod.namespace());
+        if let Some((key, (_, most))) = here.find(|(_, (since, most))| commit.at - since > VIEW_LAG && *active > *most)
+        {
+            let what = format!("{} is the {active}. active pod, and {key} allows {most}", pod.key());
+            report.broken(Invariant::QuotaHolds, commit.at, what);
+        }
+    }
+}
 
 /// Returns a description of the first quota whose status differs from the actual usage, or `None`.
 pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {

@@ -1,6 +1,6 @@
 //! `most-replicas`: a ReplicaSet or ReplicationController never creates a pod beyond the highest number of replicas
-//! that it ever had, a Job never one beyond its highest parallelism, and a DaemonSet never a second one for a node. A
-//! controller that decides from a view that does not show its own last write creates too many.
+//! that it ever had, a Job never one beyond its highest parallelism nor a second one for an index, and a DaemonSet never
+//! a second one for a node. A controller that decides from a view that does not show its own last write creates too many.
 //!
 //! When a pod is created, the owner's active pods (not terminated, not being deleted) are counted, the new one
 //! included. Exceeding the number by adopting pods is allowed. A DaemonSet with `maxSurge` may have more than one pod
@@ -44,6 +44,13 @@ fn made_for(pod: &Pod) -> Option<&str> {
     field.values.iter().flatten().next().map(String::as_str)
 }
 
+/// The key under which a pod with an index of its Job is counted.
+fn index_of(pod: &Pod) -> Option<String> {
+    let owner = controller_of(&pod.meta).filter(|owner| owner.kind == "Job")?;
+    let index = pod.meta.annotations.as_ref()?.get("batch.kubernetes.io/job-completion-index")?;
+    Some(format!("{}/index {index}", owner.uid))
+}
+
 impl Replicas {
     pub fn set(&mut self, uid: &str, replicas: Option<i32>) {
         let replicas = replicas.unwrap_or(1);
@@ -78,6 +85,12 @@ impl Replicas {
         self.count(old.filter(counted), -1);
         self.count(new.filter(counted), 1);
         let (None, Some(pod)) = (old, new.filter(counted)) else { return };
+        if let Some(name) = index_of(pod)
+            && self.0.get(&name).is_some_and(|set| set.active > 1)
+        {
+            let what = format!("{} is made, and another pod has its index", pod.key());
+            report.broken(Invariant::MostReplicas, commit.at, what);
+        }
         let Some((owner, name)) = counted_as(pod) else { return };
         let most = self.0.get(&owner.uid).and_then(|set| set.most);
         let (Some(most), Some(Set { active, .. })) = (most, self.0.get(&name)) else { return };
@@ -92,7 +105,8 @@ impl Replicas {
     }
 
     fn count(&mut self, pod: Option<&Pod>, by: i32) {
-        if let Some((_, name)) = pod.and_then(counted_as) {
+        let names = [pod.and_then(counted_as).map(|(_, name)| name), pod.and_then(index_of)];
+        for name in names.into_iter().flatten() {
             self.0.entry(name).or_default().active += by;
         }
     }

@@ -2,18 +2,19 @@
 //! bound to it. If it missed that a pod terminated, that room stays reserved for ever; if it missed a pod altogether,
 //! it assigns that pod's room a second time.
 //!
-//! `bound-as-seen`: the scheduler never binds a pod to a node that its own view shows as gone or, unless the pod
-//! tolerates it or is of a profile that does not mind, as unschedulable. It decides and sends the binding in one step,
-//! so its view has not changed meanwhile.
+//! `bound-as-seen`: the scheduler never binds a pod to a node that its own view shows as gone or, unless the pod's
+//! profile does not mind, as one that the pod may not run on (see `placement`). It decides and sends the binding in one
+//! step, so its view has not changed meanwhile.
 
 use std::collections::BTreeMap;
 
-use skeg_core::object::{Kind, Object, ObjectKey, Revision, TAINT_UNSCHEDULABLE};
+use skeg_core::object::{Kind, Object, ObjectKey, Revision};
 use skeg_core::scheduler::SchedulerProcess;
 use skeg_core::scheduler::profile::Plugin;
 use skeg_core::scheduler::resources::ResourceId;
 use skeg_core::store::StoreKey;
 
+use super::placement;
 use super::reading::place;
 use crate::process::Running;
 use crate::world::World;
@@ -25,13 +26,9 @@ pub fn bound_blindly(scheduler: &SchedulerProcess, pod: &ObjectKey, node: &str) 
         return Some(format!("{pod} is bound to {node}, which the scheduler sees no more"));
     };
     let Some(Object::Pod(pod)) = pods.get(pod) else { return None };
-    let tolerates = pod.spec.tolerations.iter().flatten().any(|toleration| {
-        let key = toleration.key.as_deref().unwrap_or_default();
-        key.is_empty() || key == TAINT_UNSCHEDULABLE
-    });
-    let is_judged = scheduler.scheduler().filters_by(pod, Plugin::NodeUnschedulable);
-    (seen.spec.unschedulable == Some(true) && !tolerates && is_judged)
-        .then(|| format!("{} is bound to {node}, which the scheduler sees as unschedulable", pod.key()))
+    let judged = |plugin: Plugin| scheduler.scheduler().filters_by(pod, plugin);
+    let why = placement::unfit(pod, seen, pods, judged)?;
+    Some(format!("{} is bound to {node}, which the scheduler sees {why}", pod.key()))
 }
 
 /// Returns a description of the first node on which a scheduler's pod count differs from the store, or `None`. Nodes

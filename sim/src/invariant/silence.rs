@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use skeg_core::object::{Kind, Object, ObjectKey};
 use skeg_core::store::StoreKey;
 
+use super::binding::VIEW_LAG;
 use super::reading::{is_ready, is_terminal};
 use super::{Commit, Invariant, Report};
 
@@ -20,6 +21,8 @@ use super::{Commit, Invariant, Report};
 const PAUSE: f64 = 20.0;
 /// In seconds: longer than a request can be on its way.
 const HELD_UP: f64 = 120.0;
+/// How long, in seconds, a view may lag while nothing disturbs the control plane.
+const CALM_LAG: f64 = 10.0;
 /// Within how many seconds the pods of a node that is not ready are marked.
 const MARKED_AFTER: f64 = 20.0;
 
@@ -71,6 +74,16 @@ impl Silence {
     /// Notes that all faults have been healed.
     pub fn healed(&mut self, at: f64) {
         self.disturbed_until = self.disturbed_until.min(at + HELD_UP);
+    }
+
+    /// Since when nothing disturbs the control plane; in the future, if something does.
+    pub(super) fn calm_since(&self) -> f64 {
+        self.disturbed_until
+    }
+
+    /// How long, in seconds, a view may lag now.
+    pub(super) fn lag(&self, at: f64) -> f64 {
+        if self.disturbed_until <= at { CALM_LAG } else { VIEW_LAG }
     }
 
     pub(super) fn node(&mut self, commit: &Commit<'_>, report: &mut Report) {

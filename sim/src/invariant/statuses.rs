@@ -1,11 +1,11 @@
-//! `statuses-add-up`: a pod is Ready only while all its containers are ready and running; one that has succeeded or
-//! failed stays so; and no deletion is taken back. `statuses-at-rest`: at the end of a run, a container is said to run
+//! `statuses-add-up`: a pod is Ready only while all its containers are ready and running; one whose containers are
+//! restarted fails for a reason only; one that has succeeded or failed stays so; and no deletion is taken back. `statuses-at-rest`: at the end of a run, a container is said to run
 //! exactly if it runs on the pod's node.
 
 use std::collections::BTreeMap;
 
 use skeg_core::agent;
-use skeg_core::object::{ContainerState, Kind, Object};
+use skeg_core::object::{ContainerState, Kind, Object, Pod, Text};
 
 use super::reading::{is_ready, is_terminal, phase, place};
 use super::{Commit, Invariant, Report};
@@ -26,9 +26,20 @@ pub(super) fn check(commit: &Commit<'_>, report: &mut Report) {
     if is_terminal(old) && phase(old) != phase(new) {
         broken(format!("it was {}, and is {} now", phase(old), phase(new)));
     }
+    if phase(old) != phase(new) && new.status.phase == Text::FAILED && !may_fail(new) {
+        broken("it has failed, and its containers were to be restarted".to_owned());
+    }
     if old.meta.deletion_timestamp.is_some() && new.meta.deletion_timestamp.is_none() {
         broken("its deletion is taken back".to_owned());
     }
+}
+
+/// Whether a pod may fail: its containers are not restarted, it is given up for a reason, or it is going anyway.
+fn may_fail(pod: &Pod) -> bool {
+    let never = pod.spec.restart_policy.as_deref() == Some("Never");
+    let is_given_up =
+        pod.status.conditions.iter().any(|c| c.type_ == Text::DISRUPTION_TARGET && c.status == Text::TRUE);
+    never || !pod.status.reason.is_empty() || is_given_up || pod.meta.deletion_timestamp.is_some()
 }
 
 fn is_running(state: &ContainerState) -> bool {

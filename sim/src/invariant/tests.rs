@@ -11,7 +11,7 @@ use skeg_core::controllers::GarbageCollector;
 use skeg_core::object::{Kind, Object, ObjectKey, PodStatus, Revision, Text};
 use skeg_core::store::{Op, StoreKey, Stored};
 
-use super::{Invariant, miscounting, stale_cache, stale_view, unsettled};
+use super::{Checkers, Invariant, miscounting, stale_cache, stale_view, unsettled};
 use crate::converge::objects;
 use crate::fault::FaultId;
 use crate::ids::{Id, NodeId};
@@ -453,7 +453,342 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
             quota.status = Some(Rc::new(status));
         });
     }),
+    (Invariant::SurgeCeiling, |w| {
+        let set = objects(&w.store, Kind::REPLICA_SET).next().expect("the Deployment has one").key();
+        w.tamper(&set, |set| {
+            let Object::ReplicaSet(set) = set else { panic!("a ReplicaSet") };
+            set.spec_mut().replicas = Some(9);
+        });
+    }),
+    (Invariant::PausedDoesNotRoll, |w| {
+        w.stop("controller-manager");
+        let next = |object: &Object| {
+            let mut value = object.to_json();
+            value["spec"]["template"]["spec"]["containers"][0]["image"] = json!("next");
+            value["metadata"]["generation"] = json!(7);
+            value
+        };
+        let set = objects(&w.store, Kind::REPLICA_SET).next().expect("the Deployment has one").clone();
+        w.tamper(&key(Kind::DEPLOYMENT, "web"), |d| {
+            let mut value = next(d);
+            value["spec"]["paused"] = json!(true);
+            *d = object(value);
+        });
+        w.put(twin(&object(next(&set)), "web-next"));
+    }),
+    // Below the partition.
+    (Invariant::MembersRollInTurn, |w| {
+        put_members(w, json!({"rollingUpdate": {"partition": 1}}));
+        ask_to_delete(w, "statefulset-controller", &key(Kind::POD, "db-0"));
+    }),
+    // One after another, at once.
+    (Invariant::MembersRollInTurn, |w| {
+        put_members(w, json!({}));
+        for pod in ["db-1", "db-0"] {
+            ask_to_delete(w, "statefulset-controller", &key(Kind::POD, pod));
+        }
+    }),
+    // Of two that are not wanted the lower one.
+    (Invariant::MembersRollInTurn, |w| {
+        put_members(w, json!({}));
+        ask_to_delete(w, "statefulset-controller", &key(Kind::POD, "db-2"));
+    }),
+    (Invariant::DaemonsRollInTurn, |w| {
+        let app = json!({"app": "log"});
+        w.put(object(json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "log", "namespace": "default", "uid": "log", "generation": 1},
+            "spec": {"updateStrategy": {"type": "OnDelete"}, "selector": {"matchLabels": app},
+                "template": {"metadata": {"labels": app}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})));
+        w.run_to(200);
+        w.stop("controller-manager");
+        let pod = objects(&w.store, Kind::POD).find(|pod| pod.name().starts_with("log-")).expect("it runs").key();
+        ask_to_delete(w, "daemonset-controller", &pod);
+        w.run_to(202);
+    }),
+    (Invariant::CronJobsTakeTurns, |w| put_jobs_of_cron_job(w, json!({"concurrencyPolicy": "Forbid"}))),
+    (Invariant::CronJobsTakeTurns, |w| put_jobs_of_cron_job(w, json!({"suspend": true}))),
+    (Invariant::AutoscalersKeepBounds, |w| {
+        w.put(autoscaler());
+        ask_to_scale(w, 9);
+    }),
+    (Invariant::AutoscalersKeepBounds, |w| {
+        w.put(autoscaler());
+        ask_to_scale(w, 3);
+        w.run_to(70);
+        ask_to_scale(w, 2);
+    }),
+    (Invariant::TtlIsKept, |w| {
+        w.stop("controller-manager");
+        w.put(object(json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "once", "namespace": "default", "uid": "once"},
+            "spec": {"ttlSecondsAfterFinished": 100, "template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "c", "image": "i"}]}}},
+            "status": {"conditions": [{"type": "Failed", "status": "True"}]}})));
+        ask_to_delete(w, "ttl-after-finished-controller", &key(Kind::JOB, "once"));
+    }),
+    // It tolerates the taint for five minutes.
+    (Invariant::EvictedInTime, |w| {
+        let pod = web_pod(w);
+        taint_node_of(w, &pod, "node.kubernetes.io/unreachable");
+        ask_to_delete(w, "node-controller", &pod.key());
+    }),
+    // It does not tolerate the taint at all, and nobody evicts it.
+    (Invariant::EvictedInTime, |w| {
+        let pod = web_pod(w);
+        taint_node_of(w, &pod, "example.com/gone");
+        w.run_to(100);
+        w.put(twin(&pod, "another"));
+    }),
+    (Invariant::VictimsAreLesser, |w| {
+        let pod = web_pod(w).key();
+        ask_to_delete(w, "system:kube-scheduler", &pod);
+    }),
+    (Invariant::ClaimsStayWhileUsed, |w| {
+        let claim = object(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "c", "namespace": "default"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}));
+        w.put(claim.clone());
+        w.put(object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "user", "namespace": "default"},
+            "spec": {"schedulerName": "nobody", "nodeName": "node-0", "containers": [{"name": "c", "image": "i"}],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}})));
+        w.write(Op::Delete { key: StoreKey::Object(claim.key()) }, false);
+    }),
+    (Invariant::GraceIsKept, |w| {
+        let pod = web_pod(w);
+        begin_to_delete(w, &pod);
+        tell_to_stop(w, &pod, "c", 0);
+    }),
+    (Invariant::SidecarsGoLast, |w| {
+        let pod = web_pod(w);
+        let n = node_of(w, &pod);
+        let found = w.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
+        let mut spec = found.expect("it has a container").1.as_ref().clone();
+        let made = object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+            "initContainers": [{"name": "beside", "image": "i", "restartPolicy": "Always"}],
+            "containers": [{"name": "c", "image": "i"}]}}));
+        let Object::Pod(made) = made else { panic!("a pod") };
+        (spec.pod, spec.name) = (made.spec.shared.clone(), Rc::from("beside"));
+        w.start_another(n, &Rc::new(spec));
+        w.run_to(65);
+        begin_to_delete(w, &pod);
+        tell_to_stop(w, &pod, "beside", 30);
+    }),
+    (Invariant::HooksRunFirst, |w| {
+        let pod = web_pod(w);
+        let n = node_of(w, &pod);
+        let found = w.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
+        let mut spec = found.expect("it has a container").1.as_ref().clone();
+        let hook = json!({"preStop": {"sleep": {"seconds": 5}}});
+        let made = object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"containers": [{"name": "hooked", "image": "i", "lifecycle": hook}]}}));
+        let Object::Pod(made) = made else { panic!("a pod") };
+        (spec.pod, spec.name) = (made.spec.shared.clone(), Rc::from("hooked"));
+        w.start_another(n, &Rc::new(spec));
+        w.run_to(65);
+        begin_to_delete(w, &pod);
+        tell_to_stop(w, &pod, "hooked", 30);
+    }),
+    // Nobody deletes the pod of a Job that is suspended.
+    (Invariant::DoneInTime, |w| {
+        w.stop("controller-manager");
+        w.put(object(json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "all", "namespace": "default", "uid": "all"},
+            "spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "c", "image": "i"}]}}}})));
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "all", "uid": "all", "controller": true});
+        w.put(object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "all-a", "namespace": "default",
+            "uid": "all-a", "ownerReferences": [owner]}, "spec": {"schedulerName": "nobody",
+                "containers": [{"name": "c", "image": "i"}]}})));
+        w.run_to(100);
+        w.put(twin(&web_pod(w), "another"));
+    }),
+    // Nor binds anybody a pod that is nominated.
+    (Invariant::DoneInTime, |w| {
+        w.tamper(&key(Kind::POD, "waiting"), |pod| status(pod).nominated_node_name = "node-1".into());
+        w.run_to(200);
+        w.put(twin(&web_pod(w), "another"));
+    }),
+    (Invariant::DetachedWhenUnused, |w| {
+        w.stop("controller-manager");
+        w.stop("agent node-0");
+        w.put(object(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+                "claimRef": {"namespace": "default", "name": "c"}, "csi": {"driver": "disk", "volumeHandle": "h"}}})));
+        w.put(object(
+            json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "to-node-0"},
+            "spec": {"attacher": "disk", "nodeName": "node-0", "source": {"persistentVolumeName": "v"}}}),
+        ));
+        w.put(object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "user", "namespace": "default"},
+            "spec": {"schedulerName": "nobody", "nodeName": "node-0", "containers": [{"name": "c", "image": "i"}],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}})));
+        w.tamper(&ObjectKey::new(Kind::NODE, "", "node-0"), |node| {
+            let Object::Node(node) = node else { panic!("a node") };
+            node.status_mut().volumes_in_use = Some(vec!["kubernetes.io/csi/disk^h".to_owned()]);
+        });
+        w.run_to(80);
+        let attachment = ObjectKey::new(Kind::VOLUME_ATTACHMENT, "", "to-node-0");
+        ask_to_delete(w, "attachdetach-controller", &attachment);
+    }),
+    (Invariant::UnreadyGoFirst, |w| {
+        w.stop("controller-manager");
+        w.stop("scheduler");
+        let mut unready = twin(&web_pod(w), "web-unready");
+        let Object::Pod(pod) = &mut unready else { panic!("a pod") };
+        pod.status_mut().conditions.retain(|c| c.type_ != Text::READY);
+        pod.spec_mut().node = None;
+        w.put(unready);
+        w.run_to(80);
+        let ready =
+            objects(&w.store, Kind::POD).find(|pod| pod.name() != "web-unready" && pod.name().starts_with("web-"));
+        let ready = ready.expect("there are two").key();
+        ask_to_delete(w, "replicaset-controller", &ready);
+    }),
+    (Invariant::RestartsBackOff, |w| {
+        let pod = web_pod(w);
+        let n = node_of(w, &pod);
+        let found = w.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
+        let spec = found.expect("it has a container").1.as_ref().clone();
+        for attempt in [1, 2] {
+            w.start_another(n, &Rc::new(skeg_core::agent::ContainerSpec { attempt, ..spec.clone() }));
+        }
+    }),
+    (Invariant::NamespacesGoEmpty, |w| {
+        let namespace = object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "left"}}));
+        w.put(namespace.clone());
+        w.put(object(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "left"}})));
+        w.write(Op::Delete { key: StoreKey::Object(namespace.key()) }, false);
+    }),
+    (Invariant::QuotaHolds, |w| {
+        w.run_to(130);
+        let pod = web_pod(w);
+        (0..9).for_each(|i| w.put(twin(&pod, &format!("web-too-many-{i}"))));
+    }),
+    (Invariant::MostReplicas, |w| {
+        w.put(object(json!({"apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"name": "all", "namespace": "default", "uid": "all"},
+            "spec": {"suspend": true, "parallelism": 9, "template": {"spec": {"restartPolicy": "Never",
+                "containers": [{"name": "c", "image": "i"}]}}}})));
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "all", "uid": "all", "controller": true});
+        for name in ["all-0-a", "all-0-b"] {
+            w.put(object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default",
+                "uid": name, "annotations": {"batch.kubernetes.io/job-completion-index": "0"},
+                "ownerReferences": [owner]}, "spec": {"schedulerName": "nobody",
+                    "containers": [{"name": "c", "image": "i"}]}})));
+        }
+    }),
+    (Invariant::BoundAsSeen, |w| {
+        w.tamper(&ObjectKey::new(Kind::NODE, "", "node-1"), |node| {
+            let Object::Node(node) = node else { panic!("a node") };
+            let taints = json!([{"key": "mine", "effect": "NoSchedule"}]);
+            node.spec_mut().taints = serde_json::from_value(taints).expect("a taint");
+        });
+        w.run_to(62);
+        ask_to_bind(w, "node-1");
+    }),
+    (Invariant::ServiceAddresses, |w| {
+        for (name, ip) in [("one", "10.96.77.1"), ("two", "10.96.77.2")] {
+            w.put(object(
+                json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+                "spec": {"type": "NodePort", "clusterIP": ip, "ports": [{"port": 80, "nodePort": 31000}]}}),
+            ));
+        }
+    }),
+    (Invariant::StatusesAddUp, |w| w.tamper(&key(Kind::POD, "waiting"), |pod| status(pod).phase = Text::FAILED)),
+    (Invariant::CountsAtRest, |w| {
+        w.stop("controller-manager");
+        let (_, second) = second_set(w);
+        w.put(twin(&second, "web-newer"));
+        w.tamper(&key(Kind::DEPLOYMENT, "web"), |d| {
+            let Object::Deployment(d) = d else { panic!("a Deployment") };
+            d.spec_mut().revision_history_limit = Some(0);
+        });
+    }),
 ];
+
+/// A StatefulSet of the size two, and three ready members and one more, which nobody looks after.
+fn put_members(world: &mut World, strategy: Value) {
+    world.stop("controller-manager");
+    let app = json!({"app": "db"});
+    world.put(object(json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"name": "db", "namespace": "default", "uid": "db", "generation": 1},
+        "spec": {"replicas": 2, "serviceName": "db", "selector": {"matchLabels": app}, "updateStrategy": strategy,
+            "podManagementPolicy": "Parallel",
+            "template": {"metadata": {"labels": app}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})));
+    let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "db", "controller": true});
+    for name in ["db-0", "db-1", "db-2", "db-3"] {
+        world.put(object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "uid": name, "labels": app, "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}})));
+    }
+    // Of what has changed a moment ago a controller need not know.
+    world.run_to(80);
+}
+
+/// A CronJob, and, one after the other, two Jobs of it.
+fn put_jobs_of_cron_job(world: &mut World, mut spec: Value) {
+    world.stop("controller-manager");
+    let template = json!({"spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "i"}]}}}});
+    (spec["schedule"], spec["jobTemplate"]) = (json!("* * * * *"), template.clone());
+    world.put(object(json!({"apiVersion": "batch/v1", "kind": "CronJob",
+        "metadata": {"name": "tick", "namespace": "default", "uid": "tick"}, "spec": spec})));
+    let owner = json!({"apiVersion": "batch/v1", "kind": "CronJob", "name": "tick", "uid": "tick", "controller": true});
+    world.run_to(80);
+    for name in ["tick-1", "tick-2"] {
+        world.put(object(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name,
+            "namespace": "default", "uid": name, "ownerReferences": [owner]}, "spec": template["spec"]})));
+    }
+}
+
+/// An autoscaler of the Deployment.
+fn autoscaler() -> Object {
+    object(json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "web", "namespace": "default"}, "spec": {"minReplicas": 1, "maxReplicas": 3,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}))
+}
+
+/// Lets the autoscaler's controller scale the Deployment.
+fn ask_to_scale(world: &mut World, replicas: i32) {
+    let web = world.store.object(&key(Kind::DEPLOYMENT, "web")).expect("it is there");
+    let call = Call::SetScale { key: web.key(), replicas, rv: web.rv(), options: WriteOptions::default() };
+    world.ask(world.process("user"), "horizontal-pod-autoscaler", call);
+}
+
+/// Lets a controller delete an object, as it does by its UID.
+fn ask_to_delete(world: &mut World, user: &str, key: &ObjectKey) {
+    let uid = Rc::from(world.store.object(key).expect("it is there").uid());
+    let precondition = skeg_core::api::Precondition { uid: Some(uid), rv: None };
+    let options = DeleteOptions { precondition, ..DeleteOptions::default() };
+    world.ask(world.process("user"), user, Call::Delete { key: key.clone(), options });
+}
+
+/// Taints the node of a pod so that pods must leave it, which nobody sees to.
+fn taint_node_of(world: &mut World, pod: &Object, taint: &str) {
+    world.stop("controller-manager");
+    let name = world.nodes[node_of(world, pod)].name.clone();
+    world.tamper(&ObjectKey::new(Kind::NODE, "", &name), |node| {
+        let Object::Node(node) = node else { panic!("a node") };
+        let taints = json!([{"key": taint, "effect": "NoExecute"}]);
+        node.spec_mut().taints = serde_json::from_value(taints).expect("a taint");
+    });
+}
+
+/// Deletes a pod with a grace period of half a minute.
+fn begin_to_delete(world: &mut World, pod: &Object) {
+    world.tamper(&pod.key(), |pod| {
+        pod.meta_mut().deletion_timestamp = pod.meta().creation_timestamp.clone();
+        pod.meta_mut().deletion_grace_period_seconds = Some(30);
+    });
+}
+
+/// Shows the checkers that a container of a pod is told to stop.
+fn tell_to_stop(world: &mut World, pod: &Object, name: &str, grace: u32) {
+    let node = &world.nodes[node_of(world, pod)];
+    let mut containers = node.runtime.containers();
+    let found = containers.find(|(_, spec, _)| *spec.pod_uid == *pod.uid() && *spec.name == *name);
+    let Checkers { stops, report, .. } = &mut world.checkers;
+    stops.told(world.now as f64 / 1e9, node, found.expect("it runs").0, grace, report);
+}
 
 fn status(pod: &mut Object) -> &mut PodStatus {
     let Object::Pod(pod) = pod else { panic!("a pod") };

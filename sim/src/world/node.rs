@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use skeg_core::Machine;
-use skeg_core::agent::{self, RuntimeCommand, RuntimeEvent};
+use skeg_core::agent::{self, ProbeAction, RuntimeCommand, RuntimeEvent};
 use skeg_core::api::FromServer;
 use skeg_core::dns::{self, RecordChange};
 use skeg_core::proxy::{self, TableChange};
@@ -27,6 +27,13 @@ impl World {
     /// Passes a command from an agent to its node's runtime.
     fn command(&mut self, process: ProcessId, command: RuntimeCommand) {
         let Role::Agent(node, _) = self.processes[process].role else { unreachable!("only agents say this") };
+        if let RuntimeCommand::StopContainer { container, grace_seconds, .. } = &command {
+            let Checkers { stops, report, .. } = &mut self.checkers;
+            stops.told(self.now as f64 / 1e9, &self.nodes[node], container, *grace_seconds, report);
+        }
+        if let RuntimeCommand::Probe { container, action: ProbeAction::Hook(hook), .. } = &command {
+            self.checkers.stops.hooked(&self.nodes[node], container, hook);
+        }
         let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
         self.fire_later(node, delay, fire);
     }
@@ -81,7 +88,7 @@ impl World {
         self.nodes[node].runtime.fire(self.now, now.wall, fire, &self.images, &mut events, &mut later);
         if let Some(container) = started {
             let Checkers { containers, report, .. } = &mut self.checkers;
-            containers.started(self.now as f64 / 1e9, &self.nodes[node], &container, report);
+            containers.started(self.now as f64 / 1e9, (&self.nodes[node], agent_life), &container, report);
         }
         for (delay, fire) in later {
             self.fire_later(node, delay, fire);

@@ -124,7 +124,11 @@ impl World {
         if let ToServer::Request(_, request) = &msg {
             let at = self.seconds();
             let from = self.processes[client].role.node().map(|node| &self.nodes[node]);
-            self.checkers.request(&Asked { at, store: &self.store, request, from });
+            let asked = Asked { at, store: &self.store, request, from };
+            self.checkers.request(&asked);
+            if !self.calm {
+                self.checkers.disturbed_request(&asked);
+            }
         }
         if let ToServer::Request(id, request) = &msg
             && !self.calm
@@ -239,8 +243,8 @@ impl World {
         self.rng.below((up_to.as_nanos() as u64).max(1))
     }
 
-    /// When a message arrives that is due at a moment, if the watches of its process run apart: each is late by a time
-    /// of its own, and in order.
+    /// When a message arrives that is due at a moment, if the watches of its process run apart: half of them are on time,
+    /// each other one is late by a time of its own, and in order. Were all late, few would be so by much more than others.
     #[cold]
     fn skewed(&mut self, process: ProcessId, msg: &FromServer, at: u64) -> u64 {
         let (id, is_event) = match msg {
@@ -252,7 +256,8 @@ impl World {
         self.watch_down.retain(|_, last| *last > now);
         let up_to = self.skews.get(&self.processes[process].host).and_then(Layered::get);
         let lag = up_to.filter(|_| is_event).map_or(0, |up_to| {
-            mix(mix(self.seed, u64::from(process.number())), id.0) % (up_to.as_nanos() as u64).max(1)
+            let drawn = mix(mix(self.seed, u64::from(process.number())), id.0);
+            if drawn % 2 == 0 { 0 } else { drawn / 2 % (up_to.as_nanos() as u64).max(1) }
         });
         let after = self.watch_down.get(&(process, id)).map_or(0, |last| last + 1);
         let at = (at + lag).max(after);
