@@ -360,6 +360,16 @@ fn put_revision(meta: &mut ObjectMeta, rv: Revision) {
     meta.resource_version = (rv.0 != 0).then(|| rv.0.to_string());
 }
 
+/// Appends a typed object's JSON without what k8s-openapi writes first: `apiVersion` and `kind`.
+fn write_item<W: k8s_openapi::Resource + Serialize>(whole: &W, to: &mut Vec<u8>) {
+    let start = to.len();
+    serde_json::to_writer(&mut *to, whole).expect("k8s-openapi types serialise");
+    let head = format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\"", W::API_VERSION, W::KIND);
+    assert!(to[start..].starts_with(head.as_bytes()), "{} begins otherwise", W::KIND);
+    let end = start + head.len();
+    to.drain(start + 1..end + usize::from(to[end] == b','));
+}
+
 macro_rules! typed_kinds {
     ($($variant:ident $whole:ty, $konst:ident;)*) => {
         $(#[doc = concat!("`", stringify!($variant), "` in shared parts.")]
@@ -468,6 +478,20 @@ macro_rules! typed_kinds {
                 match self {
                     $(Object::$variant(o) => o.to_whole().serialize(to),)*
                     Object::Dynamic(d) => d.to_json().serialize(to),
+                }
+            }
+            /// Appends its JSON as an item of a list of its kind, which says neither `apiVersion` nor `kind`.
+            pub fn write_item(&self, to: &mut Vec<u8>) {
+                match self {
+                    $(Object::$variant(o) => write_item(&o.to_whole(), to),)*
+                    Object::Dynamic(d) => {
+                        let mut value = d.to_json();
+                        if let Some(map) = value.as_object_mut() {
+                            map.remove("apiVersion");
+                            map.remove("kind");
+                        }
+                        serde_json::to_writer(to, &value).expect("values serialise");
+                    }
                 }
             }
             /// Clears what a client must not set in a new object (`PrepareForCreate`).
@@ -788,6 +812,12 @@ mod tests {
         ] {
             let object = Object::from_json(value.clone()).unwrap();
             assert_eq!(object.to_json(), value);
+            let (mut written, mut bare) = (b"[".to_vec(), value);
+            object.write_item(&mut written);
+            for field in ["apiVersion", "kind"] {
+                bare.as_object_mut().unwrap().remove(field).unwrap();
+            }
+            assert_eq!(serde_json::from_slice::<serde_json::Value>(&written[1..]).unwrap(), bare);
         }
     }
 

@@ -277,7 +277,7 @@ impl Handler {
         let options = ListOptions { fields, ..ListOptions::default() };
         let served = self.shared.catalogue.now();
         let pods = served.by_path("", "v1", "pods").expect("it is built in");
-        let what = What::List { kind: Kind::POD, namespace: String::new(), options };
+        let what = What::List { kind: Kind::POD, namespace: String::new(), options, as_text: false };
         let Answer::List { items, .. } = self.ask_for_itself(pods, what).await?.result? else {
             unreachable!("a list is answered by a list")
         };

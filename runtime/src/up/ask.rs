@@ -74,19 +74,74 @@ pub struct Deletion {
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum What {
-    Get { target: Target, rv: Option<u64> },
-    List { kind: Kind, namespace: String, options: ListOptions },
-    Watch { kind: Kind, namespace: String, options: WatchOptions, encoding: WatchEncoding },
-    Create { namespace: String, body: Value, options: WriteOptions },
-    Update { target: Target, body: Value, subresource: Subresource, options: WriteOptions },
-    Patch { target: Target, patch: Patch, subresource: Subresource, options: WriteOptions },
-    Delete { target: Target, options: Deletion },
-    DeleteCollection { kind: Kind, namespace: String, list: ListOptions, options: Deletion },
-    Bind { target: Target, uid: Option<String>, node: String, annotations: Annotations },
-    Evict { target: Target, options: Deletion },
-    Connect { target: Target, subresource: &'static str, options: Value },
-    GetScale { target: Target },
-    SetScale { target: Target, replicas: i32, rv: u64, options: WriteOptions },
+    Get {
+        target: Target,
+        rv: Option<u64>,
+    },
+    /// With `as_text`, the items are encoded as JSON right away.
+    List {
+        kind: Kind,
+        namespace: String,
+        options: ListOptions,
+        as_text: bool,
+    },
+    Watch {
+        kind: Kind,
+        namespace: String,
+        options: WatchOptions,
+        encoding: WatchEncoding,
+    },
+    Create {
+        namespace: String,
+        body: Value,
+        options: WriteOptions,
+    },
+    Update {
+        target: Target,
+        body: Value,
+        subresource: Subresource,
+        options: WriteOptions,
+    },
+    Patch {
+        target: Target,
+        patch: Patch,
+        subresource: Subresource,
+        options: WriteOptions,
+    },
+    Delete {
+        target: Target,
+        options: Deletion,
+    },
+    DeleteCollection {
+        kind: Kind,
+        namespace: String,
+        list: ListOptions,
+        options: Deletion,
+    },
+    Bind {
+        target: Target,
+        uid: Option<String>,
+        node: String,
+        annotations: Annotations,
+    },
+    Evict {
+        target: Target,
+        options: Deletion,
+    },
+    Connect {
+        target: Target,
+        subresource: &'static str,
+        options: Value,
+    },
+    GetScale {
+        target: Target,
+    },
+    SetScale {
+        target: Target,
+        replicas: i32,
+        rv: u64,
+        options: WriteOptions,
+    },
 }
 
 impl What {
@@ -138,6 +193,14 @@ pub enum Answer {
     Object(Value),
     List {
         items: Vec<Value>,
+        rv: u64,
+        continue_from: Option<String>,
+        remaining: Option<u64>,
+    },
+    /// A list whose items are encoded: as JSON, without `apiVersion` and `kind`, and with commas between.
+    Text {
+        items: Vec<u8>,
+        count: usize,
         rv: u64,
         continue_from: Option<String>,
         remaining: Option<u64>,

@@ -30,7 +30,13 @@ const SLICE: usize = 64;
 /// What an open request waits for.
 enum Waiting {
     /// The reply to its only call.
-    Answer { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, warnings: Vec<String>, created: bool },
+    Answer {
+        reply: oneshot::Sender<Reply>,
+        resource: Arc<Resource>,
+        warnings: Vec<String>,
+        created: bool,
+        as_text: bool,
+    },
     /// The pod to bind: the binding has no UID, so the pod is read first.
     Bind { reply: oneshot::Sender<Reply>, resource: Arc<Resource>, identity: Rc<User>, to: (Rc<str>, Annotations) },
     /// The events of a watch.
@@ -54,9 +60,18 @@ struct Listing {
     resource: Arc<Resource>,
     warnings: Vec<String>,
     items: Rc<Vec<Object>>,
-    shown: Vec<Value>,
+    /// How many of them are encoded.
+    done: usize,
+    shown: Shown,
     rv: Revision,
     rest: Option<Box<Rest>>,
+}
+
+/// The items of a list that are encoded.
+enum Shown {
+    Values(Vec<Value>),
+    /// JSON with commas between.
+    Text(Vec<u8>),
 }
 
 /// What is left to encode.
@@ -108,9 +123,10 @@ impl Clients {
         let (validation, duplicates) = (ask.validation, ask.duplicates);
         let mut minded = Vec::new();
         let body = Body { kinds: &self.kinds, resource: &resource, validation, duplicates, minded: &mut minded };
+        let as_text = matches!(ask.what, What::List { as_text: true, .. });
         let call = match call(ask.what, body, &mut warnings) {
             Ok(Asked::Call(call)) => {
-                self.waiting.insert(id, Waiting::Answer { reply, resource, warnings, created: false });
+                self.waiting.insert(id, Waiting::Answer { reply, resource, warnings, created: false, as_text });
                 call
             }
             Ok(Asked::Bind(target, to)) => {
@@ -183,18 +199,35 @@ impl Clients {
     }
 
     fn show_items(&mut self, mut listing: Box<Listing>) {
-        let Listing { resource, items, shown, .. } = &mut *listing;
-        let next = items[shown.len()..].iter().take(SLICE);
-        shown.extend(next.map(|object| resource.present(object.to_json())));
-        if shown.len() < items.len() {
+        let Listing { resource, items, done, shown, .. } = &mut *listing;
+        let next = &items[*done..items.len().min(*done + SLICE)];
+        *done += next.len();
+        match shown {
+            Shown::Values(values) => values.extend(next.iter().map(|object| resource.present(object.to_json()))),
+            Shown::Text(text) => {
+                for object in next {
+                    if !text.is_empty() {
+                        text.push(b',');
+                    }
+                    object.write_item(text);
+                }
+            }
+        }
+        if *done < items.len() {
             // Nobody waits for it where the client has disconnected.
             if !listing.reply.is_closed() {
                 self.backlogs.push_back(Backlog::List(listing));
             }
             return;
         }
-        let Listing { reply, warnings, shown, rv, rest, .. } = *listing;
-        let result = Ok(list(shown, rv, rest));
+        let Listing { reply, warnings, done: count, shown, rv, rest, .. } = *listing;
+        let result = Ok(match shown {
+            Shown::Values(items) => list(items, rv, rest),
+            Shown::Text(items) => {
+                let (continue_from, remaining) = rest_of(rest);
+                Answer::Text { items, count, rv: rv.0, continue_from, remaining }
+            }
+        });
         // An error means that the client has disconnected, which is fine.
         let _ = reply.send(Reply { result, warnings, created: false });
     }
@@ -233,11 +266,14 @@ impl Clients {
     fn replied(&mut self, id: ReqId, result: Result<Response, Status>) -> Option<ToServer> {
         // A reply to a watch that has been cancelled is ignored.
         match (self.waiting.remove(&id.0)?, result) {
-            (Waiting::Answer { reply, resource, warnings, .. }, Ok(Response::List { items, rv, rest })) => {
-                let shown = Vec::with_capacity(items.len());
-                self.show_items(Box::new(Listing { reply, resource, warnings, items, shown, rv, rest }));
+            (Waiting::Answer { reply, resource, warnings, as_text, .. }, Ok(Response::List { items, rv, rest })) => {
+                let shown = match as_text {
+                    true => Shown::Text(Vec::new()),
+                    false => Shown::Values(Vec::with_capacity(items.len())),
+                };
+                self.show_items(Box::new(Listing { reply, resource, warnings, items, done: 0, shown, rv, rest }));
             }
-            (Waiting::Answer { reply, resource, warnings, created }, result) => {
+            (Waiting::Answer { reply, resource, warnings, created, .. }, result) => {
                 let result = result.map(|response| answer(response, &resource));
                 // An error means that the client has disconnected, which is fine.
                 let _ = reply.send(Reply { result, warnings, created });
@@ -245,7 +281,8 @@ impl Clients {
             (Waiting::Bind { reply, resource, identity, to: (node, annotations) }, Ok(Response::Object(pod))) => {
                 let call = Call::Bind { pod: pod.key(), uid: Rc::from(pod.uid()), node, annotations };
                 let warnings = Vec::new();
-                self.waiting.insert(id.0, Waiting::Answer { reply, resource, warnings, created: false });
+                let as_text = false;
+                self.waiting.insert(id.0, Waiting::Answer { reply, resource, warnings, created: false, as_text });
                 let mut request = Request::new(&Rc::from(identity.name.as_str()), call);
                 request.identity = Some(identity);
                 return Some(ToServer::Request(id, request));
@@ -356,11 +393,13 @@ fn answer(response: Response, resource: &Resource) -> Answer {
 }
 
 fn list(items: Vec<Value>, rv: Revision, rest: Option<Box<Rest>>) -> Answer {
-    let (continue_from, remaining) = match rest {
-        Some(rest) => (Some(rest.continue_from), rest.remaining),
-        None => (None, None),
-    };
+    let (continue_from, remaining) = rest_of(rest);
     Answer::List { items, rv: rv.0, continue_from, remaining }
+}
+
+/// Where a list goes on, and how much is left.
+fn rest_of(rest: Option<Box<Rest>>) -> (Option<String>, Option<u64>) {
+    rest.map_or((None, None), |rest| (Some(rest.continue_from), rest.remaining))
 }
 
 /// The response for a scale subresource: an `autoscaling/v1` Scale.
@@ -389,7 +428,7 @@ enum Asked {
 fn call(what: What, decoder: Body<'_>, warnings: &mut Vec<String>) -> Result<Asked, Status> {
     let call = match what {
         What::Get { target, rv } => Call::Get { key: key(&target), rv: rv.map(Revision) },
-        What::List { kind, namespace, mut options } => {
+        What::List { kind, namespace, mut options, .. } => {
             options.fields = decoder.resource.fields_to_held(options.fields)?;
             Call::List { kind, namespace: Rc::from(namespace), options }
         }
@@ -574,10 +613,14 @@ mod tests {
 
     #[test]
     fn a_long_list_is_encoded_in_slices() {
+        [false, true].into_iter().for_each(check_slices);
+    }
+
+    fn check_slices(as_text: bool) {
         let mut clients = Clients::new(Kinds::default());
         let ask = |clients: &mut Clients| {
             let (namespace, options) = (String::new(), ListOptions::default());
-            ask_for(clients, What::List { kind: Kind::POD, namespace, options })
+            ask_for(clients, What::List { kind: Kind::POD, namespace, options, as_text })
         };
         let list = |pods: usize| {
             let items = Rc::new((0..pods).map(pod).collect());
@@ -594,7 +637,14 @@ mod tests {
             assert!(clients.work_off().is_none());
             slices += 1;
         }
-        let Ok(Reply { result: Ok(Answer::List { items, rv: 7, .. }), .. }) = whole.try_recv() else { panic!() };
+        let items: Vec<Value> = match whole.try_recv().expect("it is whole").result {
+            Ok(Answer::List { items, rv: 7, .. }) if !as_text => items,
+            Ok(Answer::Text { items, rv: 7, .. }) if as_text => {
+                let text = String::from_utf8(items).expect("JSON is text");
+                serde_json::from_str(&format!("[{text}]")).expect("it is JSON")
+            }
+            other => panic!("{other:?}"),
+        };
         assert_eq!((slices, items.len(), &items[191]["metadata"]["name"]), (3, 3 * SLICE, &json!("p191")));
         // Nobody waits for this one any more.
         let (gone, nobody) = ask(&mut clients);

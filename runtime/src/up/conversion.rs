@@ -35,7 +35,7 @@ pub async fn convert_answer(cluster: &ToCluster, resource: &Resource, answer: An
             let items = convert(cluster, resource, true, items).await?;
             Ok(Answer::List { items, rv, continue_from, remaining })
         }
-        other @ (Answer::Done | Answer::Watch(_)) => Ok(other),
+        other @ (Answer::Text { .. } | Answer::Done | Answer::Watch(_)) => Ok(other),
     }
 }
 

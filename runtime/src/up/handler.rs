@@ -399,7 +399,8 @@ impl Handler {
         let Some(kubelets) = &self.shared.kubelets else { return Ok(used) };
         let served = self.shared.catalogue.now();
         let nodes = served.by_path("", "v1", "nodes").expect("it is built in");
-        let what = What::List { kind: Kind::NODE, namespace: String::new(), options: ListOptions::default() };
+        let what =
+            What::List { kind: Kind::NODE, namespace: String::new(), options: ListOptions::default(), as_text: false };
         let Answer::List { items, .. } = self.ask_for_itself(nodes, what).await?.result? else {
             unreachable!("a list is answered by a list")
         };
@@ -436,7 +437,7 @@ impl Handler {
         if let Some(name) = &objects.name {
             options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
         }
-        let what = What::List { kind, namespace: objects.namespace.clone(), options };
+        let what = What::List { kind, namespace: objects.namespace.clone(), options, as_text: false };
         let measured = self.shared.catalogue.now();
         let plural = &kind.row().plural;
         let resource = measured.by_path("", "v1", plural).ok_or_else(not_found)?;
@@ -503,19 +504,28 @@ impl Handler {
             (None, _) => {
                 let mut options = head.params.list()?;
                 selection = Selection::take(&objects.resource, &mut options.fields)?;
-                What::List { kind, namespace, options }
+                let is_plain = (look.shape, head.accepted.encoding) == (Shape::Whole, Encoding::Json);
+                let as_text = is_plain && selection.is_none() && objects.resource.is_shown_as_held();
+                What::List { kind, namespace, options, as_text }
             }
         };
         let reply = self.ask(head, objects, what, Written::default()).await?;
+        let note_size = |count: usize, remaining: Option<u64>| {
+            let is_whole = ["labelSelector", "fieldSelector", "continue"].iter().all(|p| head.params.said(p).is_none());
+            if is_whole && objects.namespace.is_empty() {
+                self.gate.note_size(kind, count + remaining.unwrap_or(0) as usize);
+            }
+        };
         let value = match reply.result? {
+            Answer::Text { items, count, rv, continue_from, remaining } => {
+                note_size(count, remaining);
+                let body = look.list_of_text(&items, &ListMeta { rv, continue_from, remaining });
+                return Ok(reply::json(200, body, wants_gzip(head.headers)));
+            }
             Answer::Object(scale) if objects.subresource.as_deref() == Some("scale") => scale,
             Answer::Object(object) => look.object(object),
             Answer::List { mut items, rv, continue_from, mut remaining } => {
-                let is_whole =
-                    ["labelSelector", "fieldSelector", "continue"].iter().all(|p| head.params.said(p).is_none());
-                if is_whole && objects.namespace.is_empty() {
-                    self.gate.note_size(objects.resource.kind, items.len() + remaining.unwrap_or(0) as usize);
-                }
+                note_size(items.len(), remaining);
                 if let Some(selection) = &selection {
                     items.retain(|item| selection.holds(item));
                     // How much of what is left fits is not known.
@@ -610,7 +620,9 @@ impl Handler {
             Answer::Object(scale) if is_scale => scale,
             Answer::Object(object) => look.object(object),
             Answer::Done => reply::success(None),
-            other @ (Answer::List { .. } | Answer::Watch(_)) => unreachable!("a write is not answered by {other:?}"),
+            other @ (Answer::List { .. } | Answer::Text { .. } | Answer::Watch(_)) => {
+                unreachable!("a write is not answered by {other:?}")
+            }
         };
         let mut response = reply::value(code, &value, head.accepted.encoding, wants_gzip(head.headers));
         reply::warn(&mut response, &reply.warnings);

@@ -117,6 +117,20 @@ impl Look {
         }
     }
 
+    /// The JSON of a list of whole objects whose items are encoded.
+    pub fn list_of_text(&self, items: &[u8], meta: &ListMeta) -> Vec<u8> {
+        let info = &self.resource.info;
+        let empty =
+            json!({"kind": format!("{}List", info.kind), "apiVersion": info.api_version(), "metadata": meta.to_json()});
+        let mut body = serde_json::to_vec(&empty).expect("values serialise");
+        body.reserve_exact(items.len() + 16);
+        body.pop();
+        body.extend_from_slice(b",\"items\":[");
+        body.extend_from_slice(items);
+        body.extend_from_slice(b"]}");
+        body
+    }
+
     fn table(&self, version: &str, items: Vec<Value>, meta: &Value, with_columns: bool) -> Value {
         let now = Time(self.now);
         let rows: Vec<Value> = items.into_iter().map(|item| self.row(item, version, now)).collect();
@@ -168,6 +182,9 @@ mod tests {
         let whole = look(Shape::Whole).list(vec![config_map()], &meta);
         assert_eq!((&whole["kind"], &whole["items"][0]["kind"]), (&json!("ConfigMapList"), &Value::Null));
         assert_eq!(whole["metadata"], json!({"resourceVersion": "9", "continue": "t", "remainingItemCount": 1}));
+        let items = serde_json::to_vec(&whole["items"][0]).unwrap();
+        let text = look(Shape::Whole).list_of_text(&items, &meta);
+        assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), whole);
         let metadata = look(Shape::Metadata("meta.k8s.io/v1")).list(vec![config_map()], &meta);
         assert_eq!(metadata["kind"], "PartialObjectMetadataList");
         assert_eq!((&metadata["items"][0]["metadata"]["name"], metadata["items"][0].get("data")), (&json!("c"), None));

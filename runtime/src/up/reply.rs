@@ -80,6 +80,15 @@ pub fn value(code: u16, value: &Value, encoding: Encoding, gzip: bool) -> Respon
         Encoding::Protobuf => protobuf::encode(value).map_or_else(|_| json(), |body| (protobuf::MEDIA_TYPE, body)),
         Encoding::Yaml => ("application/yaml", serde_saphyr::to_string(value).expect("values serialise").into_bytes()),
     };
+    encoded(code, content_type, body, gzip)
+}
+
+/// Responds with JSON that is encoded already.
+pub fn json(code: u16, body: Vec<u8>, gzip: bool) -> Response<Content> {
+    encoded(code, "application/json", body, gzip)
+}
+
+fn encoded(code: u16, content_type: &str, body: Vec<u8>, gzip: bool) -> Response<Content> {
     if !gzip || body.len() < GZIP_FROM {
         return build(code, content_type, body);
     }

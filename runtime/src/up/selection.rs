@@ -94,7 +94,8 @@ impl Handler {
         options: ListOptions,
         selection: &Selection,
     ) -> Result<Vec<Value>, Status> {
-        let what = What::List { kind: objects.resource.kind, namespace: objects.namespace.clone(), options };
+        let what =
+            What::List { kind: objects.resource.kind, namespace: objects.namespace.clone(), options, as_text: false };
         let Answer::List { mut items, .. } = self.ask(head, objects, what, Written::default()).await?.result? else {
             unreachable!("a list is answered by a list")
         };

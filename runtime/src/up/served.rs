@@ -95,6 +95,11 @@ impl Resource {
     }
 
     /// Whether it is a built-in resource in another version than the one in which its objects are held.
+    /// Whether its objects are shown as they are held.
+    pub fn is_shown_as_held(&self) -> bool {
+        self.custom.is_none() && !self.is_second_version()
+    }
+
     fn is_second_version(&self) -> bool {
         self.custom.is_none() && {
             let (held, here) = (self.kind.row(), &self.info);
