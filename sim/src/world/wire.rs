@@ -257,7 +257,7 @@ impl World {
         let up_to = self.skews.get(&self.processes[process].host).and_then(Layered::get);
         let lag = up_to.filter(|_| is_event).map_or(0, |up_to| {
             let drawn = mix(mix(self.seed, u64::from(process.number())), id.0);
-            if drawn % 2 == 0 { 0 } else { drawn / 2 % (up_to.as_nanos() as u64).max(1) }
+            if drawn.is_multiple_of(2) { 0 } else { drawn / 2 % (up_to.as_nanos() as u64).max(1) }
         });
         let after = self.watch_down.get(&(process, id)).map_or(0, |last| last + 1);
         let at = (at + lag).max(after);
