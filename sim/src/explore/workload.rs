@@ -58,8 +58,8 @@ pub const URGENT: &str = "explore-urgent";
 /// The class of pods whose place all others may take.
 pub const FILLER: &str = "explore-filler";
 
-/// What workloads refer to: classes of priority and of storage; and, one time in four, a quota. Half of the quotas leave
-/// no room for the replacements of pods that are still going.
+/// What workloads refer to: classes of priority and of storage; and, one time in four, a quota. Half of the quotas
+/// leave no room for the replacements of pods that are still going.
 pub fn common(rng: &mut Rng, workloads: &[Workload]) -> Vec<Object> {
     let class = |name: &str, value: i32| {
         let metadata = json!({"name": name});
@@ -336,7 +336,8 @@ pub fn loads(rng: &mut Rng, workloads: &[Workload], end: Duration) -> Vec<Load> 
     loads
 }
 
-/// A namespace, and in it pods without which the cluster would have room: this many, and everybody may take their place.
+/// A namespace, and in it pods without which the cluster would have room: this many, and everybody may take their
+/// place.
 pub fn filler(pods: usize) -> [Object; 2] {
     let app = json!({"app": FILLER});
     let container =
