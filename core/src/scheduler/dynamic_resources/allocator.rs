@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSele
 use k8s_openapi::api::resource::v1::{DeviceAttribute, DeviceTaint, DeviceToleration};
 use serde_json::{Value, json};
 
-use super::ask::{Ask, Mode, Request, Selectors};
+use super::ask::{Alternative, Ask, Mode, Request, Selectors};
 use super::pools::{Place, PoolAt, PoolDevice, Slice};
 use crate::limits;
 use crate::object::ObjectKey;
@@ -206,9 +206,8 @@ impl Search<'_> {
         let alternative = at.alternative.unwrap_or_default();
         let of = &request.alternatives[alternative];
         for candidate in at.next..self.candidates.len() {
-            // Not enough are left.
             if self.candidates.len() - candidate < needs - at.chosen {
-                return Ok(false);
+                return self.too_few(at, candidate, ask, of);
             }
             let (device, slice) = self.candidates[candidate].clone();
             if !self.is_usable(at.claim, of.admin, &of.tolerations, &device)
@@ -220,6 +219,16 @@ impl Search<'_> {
             let next = At { chosen: at.chosen + 1, next: candidate + 1, ..at };
             if self.with(at, &device, slice, |search| search.go(next))? {
                 return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Not enough candidates are left. An expression that fails on one of them is told all the same.
+    fn too_few(&self, at: At, from: usize, ask: &Ask, of: &Alternative) -> Result<bool, Stop> {
+        for (device, _) in &self.candidates[from..] {
+            if self.is_usable(at.claim, of.admin, &of.tolerations, device) {
+                of.selectors.select(device, &ask.claim).map_err(Stop::Failed)?;
             }
         }
         Ok(false)

@@ -194,6 +194,17 @@ fn a_claim_that_nobody_uses_is_allocated_anew_where_its_pod_can_run() {
 }
 
 #[test]
+fn an_expression_that_fails_is_told_also_where_there_are_too_few_devices() {
+    let mut many = claim("a", 1, json!({})).to_json();
+    let expression = "device.attributes['drv'].model == 'large'";
+    many["spec"]["devices"]["requests"][0]["exactly"]["count"] = json!(2);
+    many["spec"]["devices"]["requests"][0]["exactly"]["selectors"] = json!([{"cel": {"expression": expression}}]);
+    let mut s = scheduler(one_device().into_iter().chain([object(many), pod("p", "a")]));
+    let why = "claim d/a: selector #0 on device drv/n1/gpu-0: CEL runtime error: no such key: model";
+    assert_eq!(decide(&mut s, 0), [format!("p: 0/1 nodes are available: 1 {why}. {HELPLESS}")]);
+}
+
+#[test]
 fn a_search_that_takes_too_long_ends() {
     let devices: Vec<Value> = (0..40).map(|i| json!({"name": format!("d{i}")})).collect();
     let mut many = slice("n1").to_json();

@@ -45,6 +45,7 @@ fn says(expression: &str, device: &Value) -> Result<bool, String> {
         IS_A | IS_B if device["attributes"]["kind"].is_null() => Err("no such key: kind".to_owned()),
         IS_A => Ok(device["attributes"]["kind"]["string"] == "a"),
         IS_B => Ok(device["attributes"]["kind"]["string"] == "b"),
+        IS_LARGE if device["capacity"]["memory"].is_null() => Err("no such key: memory".to_owned()),
         IS_LARGE => Ok(device["capacity"]["memory"]["value"] != "1Gi"),
         IS_RARE if device["attributes"]["rare"].is_null() => Err("no such key: rare".to_owned()),
         IS_RARE => Ok(device["attributes"]["rare"]["bool"] == true),
