@@ -116,8 +116,8 @@ struct DockerArgs {
     /// Where the files of pods are kept; /var/lib/skeg-NODE where not given.
     #[arg(long, value_name = "DIR", requires = "docker")]
     root_dir: Option<PathBuf>,
-    /// A network of Docker for pods, which is made with the range of addresses that servers give this node (`skeg server
-    /// --allocate-node-cidrs`); where not given, pods are on Docker's default bridge, with its own range.
+    /// A network of Docker for pods, which is made with the range of addresses that servers give this node
+    /// (`skeg server --allocate-node-cidrs`); where not given, pods are on Docker's default bridge, with its own range.
     #[arg(long, value_name = "NAME", requires = "docker")]
     docker_network: Option<String>,
     /// The network of cluster IPs, the same as on all servers.
