@@ -217,7 +217,8 @@ fn on_workload(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
             steps.push(at, UserAction::Patch { key: key.clone(), patch: patch(true) });
             // A Job may stay so.
             if key.kind == Kind::CRON_JOB || steps.rng.chance(3, 4) {
-                steps.push(at + later, UserAction::Patch { key, patch: patch(false) });
+                let back = (at + later).min(steps.duration);
+                steps.push(back, UserAction::Patch { key, patch: patch(false) });
             }
         }
         5 if key.kind == Kind::STATEFUL_SET => {

@@ -1,8 +1,8 @@
 //! `cron-jobs-take-turns`: a CronJob with the policy `Forbid` creates no Job while another one of it is unfinished, one
 //! with `Replace` only after it has deleted that one, and one that is suspended creates none.
 //!
-//! A controller knows its own writes, and a new leader waits for those of the one before. Only of a user's suspension it
-//! may hear late.
+//! A controller knows its own writes, and a new leader waits for those of the one before. Only of a user's suspension
+//! it may hear late.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! `evicted-in-time`: the node controller deletes a pod from a tainted node when its tolerations say so: neither before,
-//! nor much later; and never a DaemonSet's pod because its node is not ready.
+//! `evicted-in-time`: the node controller deletes a pod from a tainted node when its tolerations say so: neither
+//! before, nor much later; and never a DaemonSet's pod because its node is not ready.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

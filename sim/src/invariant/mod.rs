@@ -132,8 +132,8 @@ invariants! {
     HeardNodesAreKnown "heard-nodes-are-known"
     /// The pods of a node that is not ready are marked as not ready soon, unless something disturbs the control plane.
     DeadNodesServeNothing "dead-nodes-serve-nothing"
-    /// The scheduler never binds a pod to a node that its own view shows as gone, or as one that the pod may not run on:
-    /// for its taints, its labels, its ports in use, or the pods that it keeps away from.
+    /// The scheduler never binds a pod to a node that its own view shows as gone, or as one that the pod may not run
+    /// on: for its taints, its labels, its ports in use, or the pods that it keeps away from.
     BoundAsSeen "bound-as-seen"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
@@ -193,8 +193,8 @@ invariants! {
     SidecarsGoLast "sidecars-go-last"
     /// A container that crashes again and again is not restarted at once.
     RestartsBackOff "restarts-back-off"
-    /// While nothing disturbs the control plane, what is due is done within a bound: a suspended Job's pods are deleted, a
-    /// pod for whose sake others were evicted is bound, a deleted pod on a sound node is gone.
+    /// While nothing disturbs the control plane, what is due is done within a bound: a suspended Job's pods are
+    /// deleted, a pod for whose sake others were evicted is bound, a deleted pod on a sound node is gone.
     DoneInTime "done-in-time"
     /// A namespace is removed only when nothing is left in it.
     NamespacesGoEmpty "namespaces-go-empty"

@@ -15,7 +15,8 @@ use crate::converge::objects;
 
 /// Within how many seconds a suspended Job has no active pods.
 const SUSPENDED_WITHIN: f64 = 30.0;
-/// Within how many seconds a pod is bound that others were evicted for, in addition to the longest time that these have.
+/// Within how many seconds a pod is bound that others were evicted for, in addition to the longest time that these
+/// have.
 const BOUND_WITHIN: f64 = 90.0;
 /// Within how many seconds after its grace period a pod is gone.
 const GONE_WITHIN: f64 = 90.0;

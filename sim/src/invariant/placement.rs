@@ -58,7 +58,8 @@ fn ports(pod: &Pod) -> impl Iterator<Item = (i32, &str)> {
     everywhere.filter_map(|port| Some((port.host_port?, port.protocol.as_deref().unwrap_or("TCP"))))
 }
 
-/// The required terms of anti-affinity between nodes. Those with selectors of namespaces or with label keys are left out.
+/// The required terms of anti-affinity between nodes. Those with selectors of namespaces or with label keys are left
+/// out.
 fn anti_affinity(pod: &Pod) -> impl Iterator<Item = &PodAffinityTerm> {
     let rules = pod.spec.affinity.as_ref().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
     let terms = rules.and_then(|rules| rules.required_during_scheduling_ignored_during_execution.as_ref());

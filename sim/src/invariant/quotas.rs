@@ -1,5 +1,5 @@
-//! `quota-holds`: no pod is created beyond the number that a ResourceQuota allows in its namespace. It is checked once an
-//! API server must have heard of the quota; pods that are being deleted may or may not count.
+//! `quota-holds`: no pod is created beyond the number that a ResourceQuota allows in its namespace. It is checked once
+//! an API server must have heard of the quota; pods that are being deleted may or may not count.
 //!
 //! `quotas-at-rest`: at the end of a run, `status.used` of each ResourceQuota equals the actual usage.
 //!

@@ -1,6 +1,7 @@
 //! `most-replicas`: a ReplicaSet or ReplicationController never creates a pod beyond the highest number of replicas
-//! that it ever had, a Job never one beyond its highest parallelism nor a second one for an index, and a DaemonSet never
-//! a second one for a node. A controller that decides from a view that does not show its own last write creates too many.
+//! that it ever had, a Job never one beyond its highest parallelism nor a second one for an index, and a DaemonSet
+//! never a second one for a node. A controller that decides from a view that does not show its own last write creates
+//! too many.
 //!
 //! When a pod is created, the owner's active pods (not terminated, not being deleted) are counted, the new one
 //! included. Exceeding the number by adopting pods is allowed. A DaemonSet with `maxSurge` may have more than one pod

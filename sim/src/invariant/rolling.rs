@@ -3,8 +3,8 @@
 //! deletes the highest first. `daemons-roll-in-turn`: that of a DaemonSet deletes ready pods on sound nodes for a new
 //! revision only, and no more than `maxUnavailable` until these nodes have a ready pod again.
 //!
-//! A controller knows its own writes, and a new leader waits for those of the one before. Of what others have changed it
-//! may hear late: a set whose spec has changed within a view's lag is not judged.
+//! A controller knows its own writes, and a new leader waits for those of the one before. Of what others have changed
+//! it may hear late: a set whose spec has changed within a view's lag is not judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 

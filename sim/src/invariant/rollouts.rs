@@ -1,5 +1,5 @@
-//! `surge-ceiling`: a Deployment's controller never scales its ReplicaSets up beyond `replicas + maxSurge`, as they ever
-//! were. `paused-does-not-roll`: it creates no ReplicaSet for a template that was given while it was paused.
+//! `surge-ceiling`: a Deployment's controller never scales its ReplicaSets up beyond `replicas + maxSurge`, as they
+//! ever were. `paused-does-not-roll`: it creates no ReplicaSet for a template that was given while it was paused.
 
 use std::collections::BTreeMap;
 

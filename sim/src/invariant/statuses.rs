@@ -1,6 +1,6 @@
 //! `statuses-add-up`: a pod is Ready only while all its containers are ready and running; one whose containers are
-//! restarted fails for a reason only; one that has succeeded or failed stays so; and no deletion is taken back. `statuses-at-rest`: at the end of a run, a container is said to run
-//! exactly if it runs on the pod's node.
+//! restarted fails for a reason only; one that has succeeded or failed stays so; and no deletion is taken back.
+//! `statuses-at-rest`: at the end of a run, a container is said to run exactly if it runs on the pod's node.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
-//! `grace-is-kept`: the containers of a pod that is deleted have its grace period to end in. `hooks-run-first`: each has
-//! run its preStop hook before, as long as there was time. `sidecars-go-last`: its sidecars are not told to end while a
-//! main container runs, as long as there is time (KEP-753).
+//! `grace-is-kept`: the containers of a pod that is deleted have its grace period to end in. `hooks-run-first`: each
+//! has run its preStop hook before, as long as there was time. `sidecars-go-last`: its sidecars are not told to end
+//! while a main container runs, as long as there is time (KEP-753).
 //!
 //! Checked each time an agent tells its runtime to stop a container.
 

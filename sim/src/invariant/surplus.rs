@@ -1,5 +1,5 @@
-//! `unready-go-first`: a ReplicaSet or ReplicationController that has too many pods deletes no ready one while it has one
-//! that is not ready, and has not been so for longer than a view may lag.
+//! `unready-go-first`: a ReplicaSet or ReplicationController that has too many pods deletes no ready one while it has
+//! one that is not ready, and has not been so for longer than a view may lag.
 
 use std::collections::BTreeMap;
 

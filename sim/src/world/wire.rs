@@ -243,8 +243,9 @@ impl World {
         self.rng.below((up_to.as_nanos() as u64).max(1))
     }
 
-    /// When a message arrives that is due at a moment, if the watches of its process run apart: half of them are on time,
-    /// each other one is late by a time of its own, and in order. Were all late, few would be so by much more than others.
+    /// When a message arrives that is due at a moment, if the watches of its process run apart: half of them are on
+    /// time, each other one is late by a time of its own, and in order. Were all late, few would be so by much more
+    /// than others.
     #[cold]
     fn skewed(&mut self, process: ProcessId, msg: &FromServer, at: u64) -> u64 {
         let (id, is_event) = match msg {
