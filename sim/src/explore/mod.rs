@@ -72,7 +72,7 @@ pub fn draw(seed: u64) -> Scenario {
 /// At most so many pods fill a cluster.
 const MOST_FILLERS: usize = 80;
 
-/// Fills the cluster, sooner or later, with pods whose place all others may take, until the end.
+/// Fills the cluster, before anything else happens, with pods whose place all others may take, until the end.
 fn fill(scenario: &mut Scenario, rng: &mut Rng) {
     let pods: usize = scenario.cluster.pools.iter().map(|pool| pool.count * slots(pool)).sum();
     let objects = workload::filler(pods.min(MOST_FILLERS)).to_vec();

@@ -34,10 +34,13 @@ pub fn template(rng: &mut Rng, name: &str, image: &str, placing: Option<&Placing
         spec["priorityClassName"] = json!(URGENT);
     }
     if rng.chance(1, 4) {
-        let toleration = |key: &str, seconds: u64| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
         let seconds = rng.below(60);
+        let toleration = |key: &str| {
+            json!({"key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": seconds})
+        };
         let keys = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
-        spec["tolerations"] = json!(keys.map(|key| toleration(key, seconds)));
+        spec["tolerations"] = json!(keys.map(toleration));
     }
     if let Some(placing) = placing.filter(|_| rng.chance(1, 5)) {
         place(rng, name, placing, &mut spec);

@@ -10,15 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use skeg_core::Object;
 use skeg_core::object::{Kind, ObjectKey};
 
-use super::reading::place;
+use super::reading::{DRIFT, place};
 use super::{Asked, Commit, Invariant, Report};
 
 const CONTROLLER: &str = "attachdetach-controller";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// How long, in seconds, the volumes of a node that is not ready stay attached.
 const PATIENCE: f64 = 360.0;
-/// By how much a clock may drift.
-const DRIFT: f64 = 0.1;
 
 /// A claim and a node.
 type Use = (ObjectKey, String);

@@ -10,14 +10,13 @@ use k8s_openapi::api::autoscaling::v2 as autoscaling_v2;
 use skeg_core::api::Call;
 use skeg_core::object::{Kind, Object, ObjectKey};
 
+use super::reading::DRIFT;
 use super::{Asked, Invariant, Report};
 use crate::converge::objects;
 
 const USER: &str = "horizontal-pod-autoscaler";
 /// The default window, in seconds.
 const WINDOW: i32 = 300;
-/// By how much a clock may drift.
-const DRIFT: f64 = 0.1;
 
 /// To how many replicas, and when, each workload was scaled up.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use skeg_core::agent::{ContainerId, ContainerSpec, ContainerState, SandboxId};
 
+use super::reading::DRIFT;
 use super::{Invariant, Report};
 use crate::world::NodeHost;
 
@@ -34,8 +35,6 @@ struct Lately {
 
 /// The shortest time, in seconds, between the end of a container that has been restarted and its next start.
 const BACK_OFF: f64 = 10.0;
-/// By how much a clock may drift.
-const DRIFT: f64 = 0.1;
 
 /// How often the containers of a pod were started, by name.
 #[derive(Debug, Default)]
@@ -128,6 +127,9 @@ impl Containers {
 
     /// Checks that a restart has waited: a container is restarted at once after its first end only.
     fn check_back_off(&mut self, at: f64, (node, life): (&NodeHost, u32), spec: &ContainerSpec, report: &mut Report) {
+        if spec.attempt == 0 {
+            return;
+        }
         let place = (node.name.clone(), Rc::clone(&spec.pod_uid), Rc::clone(&spec.name));
         let image = spec.container().and_then(|container| container.image.clone());
         let known = self
@@ -139,9 +141,7 @@ impl Containers {
             let what = format!("{}: container {name} of pod {uid} is restarted after {passed:.1} s, again", node.name);
             report.broken(Invariant::RestartsBackOff, at, what);
         }
-        if spec.attempt > 0 {
-            self.lately.insert(place, Lately { at, sandbox: spec.sandbox.clone(), agent_life: life, image });
-        }
+        self.lately.insert(place, Lately { at, sandbox: spec.sandbox.clone(), agent_life: life, image });
     }
 
     /// Forgets the starts on a node that has lost its disk.

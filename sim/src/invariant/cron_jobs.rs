@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skeg_core::object::{CronJob, Job, Kind, Object, ObjectKey, controller_of};
 
+use super::reading::is_finished;
 use super::{Commit, Invariant, Report};
 
 /// What is known of one CronJob.
@@ -24,9 +25,7 @@ struct Turns {
 pub(super) struct CronJobs(BTreeMap<String, Turns>);
 
 fn is_unfinished(job: &Job) -> bool {
-    let ends = |type_: &str| matches!(type_, "Complete" | "Failed");
-    let ended = job.status.conditions.iter().flatten().any(|c| ends(&c.type_) && c.status == "True");
-    !ended && job.meta.deletion_timestamp.is_none()
+    !is_finished(job) && job.meta.deletion_timestamp.is_none()
 }
 
 impl CronJobs {

@@ -10,13 +10,11 @@ use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Kind, Node, Object, ObjectKey, Pod, controller_of};
 
 use super::binding::VIEW_LAG;
-use super::reading::is_active;
+use super::reading::{DRIFT, is_active, micros};
 use super::{Asked, Commit, Invariant, Report};
 use crate::converge::objects;
 
 const USER: &str = "node-controller";
-/// By how much a clock may drift.
-const DRIFT: f64 = 0.1;
 /// Within how many seconds a pod that is due is deleted, while nothing is wrong.
 const DONE_WITHIN: f64 = 30.0;
 /// The taints of nodes that are not ready. A DaemonSet's pods tolerate them.
@@ -68,10 +66,6 @@ fn stay(pod: &Pod, taints: &[Taint]) -> Option<f64> {
         }
     };
     taints.iter().filter_map(of_taint).min().map(|seconds| seconds.max(0) as f64)
-}
-
-fn micros(at: f64) -> u64 {
-    (at * 1e6) as u64
 }
 
 impl Evictions {

@@ -6,10 +6,8 @@ use skeg_core::api::Call;
 use skeg_core::controllers::GarbageCollector;
 use skeg_core::object::Revision;
 
+use super::reading::SCHEDULER;
 use super::{Asked, Invariant, Report};
-
-/// The scheduler, as a user.
-const SCHEDULER: &str = "system:kube-scheduler";
 
 /// Checks a write as it arrives.
 pub(super) fn check(asked: &Asked<'_>, report: &mut Report) {

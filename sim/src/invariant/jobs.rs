@@ -13,6 +13,7 @@ use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Job, Kind, Object, ObjectKey, Text, controller_of};
 
 use super::binding::VIEW_LAG;
+use super::reading::is_finished;
 use super::{Asked, Commit, Invariant, Report};
 
 /// The succeeded pods of a Job.
@@ -29,11 +30,6 @@ pub(super) struct Jobs(BTreeMap<String, Succeeded>, BTreeMap<String, f64>);
 
 /// In seconds.
 const SLACK: f64 = 2.0;
-
-fn is_finished(job: &Job) -> bool {
-    let ends = |c: &batch_v1::JobCondition| matches!(&*c.type_, "Complete" | "Failed") && c.status == "True";
-    job.status.conditions.iter().flatten().any(ends)
-}
 
 impl Jobs {
     pub fn pod(&mut self, commit: &Commit<'_>, report: &mut Report) {

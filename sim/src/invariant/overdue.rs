@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 
 use skeg_core::object::{Kind, Node, Object, ObjectKey, Pod, controller_of, is_node_ready};
 
-use super::reading::{is_active, is_terminal};
+use super::reading::{DRIFT, is_active, is_terminal, micros};
 use super::{Commit, Invariant, Report};
 use crate::converge::objects;
 
@@ -35,10 +35,6 @@ enum Promise {
 /// What is due, in microseconds, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Overdue(BinaryHeap<Reverse<(u64, u64, Promise)>>);
-
-fn micros(at: f64) -> u64 {
-    (at * 1e6) as u64
-}
 
 fn nomination(pod: &Pod) -> Option<&str> {
     pod.status.nominated_node_name.get().filter(|_| pod.spec.node.is_none() && is_active(pod))
@@ -80,7 +76,7 @@ impl Overdue {
                 if let Some(node) = pod.spec.node.as_ref().filter(|_| goes(pod) && !old.is_some_and(goes)) {
                     let grace = pod.meta.deletion_grace_period_seconds.unwrap_or(0) as f64;
                     let promise = Promise::Gone(pod.key(), pod.uid().to_owned(), node.to_string());
-                    self.push(commit.at, 1.1 * grace + GONE_WITHIN, promise);
+                    self.push(commit.at, grace * (1.0 + DRIFT) + GONE_WITHIN, promise);
                 }
             }
             _ => {}

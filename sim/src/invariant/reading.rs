@@ -1,8 +1,25 @@
-//! Helpers with which checkers read pods: they use only what the object says, never values that core has derived.
+//! Helpers with which checkers read objects: they use only what the object says, never values that core has derived.
 
 use std::rc::Rc;
 
-use skeg_core::object::{Pod, Text};
+use k8s_openapi::api::batch::v1::JobCondition;
+use skeg_core::object::{Job, Pod, Text};
+
+/// By how much a clock may drift, of one second a second.
+pub const DRIFT: f64 = 0.1;
+/// The scheduler, as a user.
+pub const SCHEDULER: &str = "system:kube-scheduler";
+
+/// A time in seconds as whole microseconds, which can be ordered.
+pub fn micros(at: f64) -> u64 {
+    (at * 1e6) as u64
+}
+
+/// Whether a Job has completed or failed.
+pub fn is_finished(job: &Job) -> bool {
+    let ends = |c: &JobCondition| matches!(&*c.type_, "Complete" | "Failed") && c.status == "True";
+    job.status.conditions.iter().flatten().any(ends)
+}
 
 /// Whether its `Ready` condition is true.
 pub fn is_ready(pod: &Pod) -> bool {

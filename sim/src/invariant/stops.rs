@@ -10,13 +10,12 @@ use k8s_openapi::api::core::v1::LifecycleHandler;
 use skeg_core::agent::{ContainerId, ContainerSpec, ContainerState};
 use skeg_core::object::Pod;
 
+use super::reading::DRIFT;
 use super::{Commit, Invariant, Report};
 use crate::world::NodeHost;
 
 /// In seconds: an agent reckons in whole ones.
 const SLACK: f64 = 1.0;
-/// By how much a clock may drift.
-const DRIFT: f64 = 0.1;
 
 /// What is being stopped.
 #[derive(Debug, Default)]

@@ -6,11 +6,8 @@ use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Object, ObjectKey, Pod};
 
 use super::binding::VIEW_LAG;
-use super::reading::is_terminal;
+use super::reading::{SCHEDULER, is_terminal};
 use super::{Asked, Commit, Invariant, Report};
-
-/// The scheduler, as a user.
-const SCHEDULER: &str = "system:kube-scheduler";
 
 /// The priorities of the pods that wait for a node, and of those that have ceased to.
 #[derive(Debug, Default)]
