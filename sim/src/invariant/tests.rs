@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use skeg_core::Wall;
+use skeg_core::agent::ContainerSpec;
 use skeg_core::api::{Call, DeleteOptions, Fence, ListOptions, ReqId, Request, Response, ToServer, WriteOptions};
 use skeg_core::controllers::GarbageCollector;
 use skeg_core::object::{Kind, Object, ObjectKey, PodStatus, Revision, Text};
@@ -113,10 +114,15 @@ fn second_set(world: &mut World) -> (ObjectKey, Object) {
 
 /// Starts a second container with the spec of a pod's container, on the pod's node.
 fn start_another(world: &mut World, pod: &Object) {
+    let (n, spec) = container_of(world, pod);
+    world.start_another(n, &Rc::new(spec));
+}
+
+/// The node of a pod, and the spec of a container of it.
+fn container_of(world: &World, pod: &Object) -> (NodeId, ContainerSpec) {
     let n = node_of(world, pod);
     let found = world.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
-    let spec = Rc::clone(found.expect("it has a container").1);
-    world.start_another(n, &spec);
+    (n, found.expect("it has a container").1.as_ref().clone())
 }
 
 /// Runs for another minute and returns the names of the invariants that were violated during the run or at rest.
@@ -560,9 +566,7 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     (Invariant::SidecarsGoLast, |w| {
         let pod = web_pod(w);
-        let n = node_of(w, &pod);
-        let found = w.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
-        let mut spec = found.expect("it has a container").1.as_ref().clone();
+        let (n, mut spec) = container_of(w, &pod);
         let made = object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
             "initContainers": [{"name": "beside", "image": "i", "restartPolicy": "Always"}],
             "containers": [{"name": "c", "image": "i"}]}}));
@@ -575,9 +579,7 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     (Invariant::HooksRunFirst, |w| {
         let pod = web_pod(w);
-        let n = node_of(w, &pod);
-        let found = w.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
-        let mut spec = found.expect("it has a container").1.as_ref().clone();
+        let (n, mut spec) = container_of(w, &pod);
         let hook = json!({"preStop": {"sleep": {"seconds": 5}}});
         let made = object(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
             "spec": {"containers": [{"name": "hooked", "image": "i", "lifecycle": hook}]}}));
@@ -645,11 +647,9 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     }),
     (Invariant::RestartsBackOff, |w| {
         let pod = web_pod(w);
-        let n = node_of(w, &pod);
-        let found = w.nodes[n].runtime.containers().find(|(_, spec, _)| *spec.pod_uid == *pod.uid());
-        let spec = found.expect("it has a container").1.as_ref().clone();
+        let (n, spec) = container_of(w, &pod);
         for attempt in [1, 2] {
-            w.start_another(n, &Rc::new(skeg_core::agent::ContainerSpec { attempt, ..spec.clone() }));
+            w.start_another(n, &Rc::new(ContainerSpec { attempt, ..spec.clone() }));
         }
     }),
     (Invariant::NamespacesGoEmpty, |w| {
