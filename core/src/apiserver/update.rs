@@ -345,10 +345,9 @@ fn check_base(key: &ObjectKey, object: &Object, current: &Object) -> Result<(), 
         return Err(Decision::refuse_if(key, Status::unconditional(current.info(), key.name())));
     }
     if object.rv().0 != 0 && object.rv() != current.rv() {
-        let stale = Status::stale(current.info(), key.name());
-        // The stored object is never older than the cached one. So a revision older than the cached one is stale for
-        // certain, and the store need not confirm it.
-        return Err(if object.rv() < current.rv() { Decision::refuse(stale) } else { Decision::refuse_if(key, stale) });
+        // Also a revision older than the cached one, which is stale for certain: the object may be gone by now, and one
+        // that is not there conflicts with nothing.
+        return Err(Decision::refuse_if(key, Status::stale(current.info(), key.name())));
     }
     if !Rc::ptr_eq(object.meta(), current.meta()) && !object.uid().is_empty() && object.uid() != current.uid() {
         return Err(Decision::refuse_if(key, uid_conflict(current, object.uid())));

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::{
     Cluster, cluster, config_map, deployment, fenced, key, object_in, pod, refusal, request, set_data, set_phase,
 };
-use crate::api::{Call, FieldValidation, Patch, Precondition, Reason, Response, Subresource, WriteOptions};
+use crate::api::{
+    Call, DeleteOptions, FieldValidation, Patch, Precondition, Reason, Response, Subresource, WriteOptions,
+};
 use crate::limits;
 use crate::object::{Kind, Object, ObjectKey, RenewTime, Revision};
 
@@ -326,12 +328,14 @@ fn a_lagging_server_decides_on_what_the_store_says() {
     set_data(&mut changed, "b2");
     c.update_at(1, changed, Subresource::None).unwrap();
     assert_eq!(refusal(c.create_at(1, config_map("b"))).0, Reason::AlreadyExists);
-    // A base revision that is stale according to the server's own cache is rejected without asking the store.
     let mut stale = first;
     set_data(&mut stale, "x");
-    assert_eq!(refusal(c.update_at(1, stale, Subresource::None)).0, Reason::Conflict);
+    assert_eq!(refusal(c.update_at(1, stale.clone(), Subresource::None)).0, Reason::Conflict);
     let patched = c.call_at(1, patch_call(&third, json!({"data": {"l": "w"}}))).map(object_in).unwrap();
     assert_eq!(patched.to_json()["data"], json!({"k": "3", "l": "w"}));
+    // An object that is gone conflicts with nothing, though the server's cache has it at a later revision.
+    c.delete(&stale.key(), DeleteOptions::default()).unwrap();
+    assert_eq!(refusal(c.update_at(1, stale, Subresource::None)).0, Reason::NotFound);
     assert!(c.servers[1].revision() < c.servers[0].revision());
     c.catch_up(1);
     assert_eq!(c.servers[1].revision(), c.store.revision());
