@@ -13,7 +13,10 @@ use crate::api::Subresource;
 use crate::client::EventType;
 use crate::controllers::Write;
 use crate::controllers::hash::{encoded, fnv1a};
-use crate::object::{Deployment, LabelSelector, Object, ObjectMeta, OwnerReference, ReplicaSet, Templated};
+use crate::limits;
+use crate::object::{
+    Deployment, Kind, LabelSelector, Object, ObjectMeta, OwnerReference, ReplicaSet, Templated, controller_of,
+};
 
 /// Revision in an object's annotation; zero if there is none.
 pub(super) fn revision(meta: &ObjectMeta) -> i64 {
@@ -131,7 +134,11 @@ impl Sync<'_> {
         let d = self.d;
         let hash = template_hash(d);
         let name = format!("{}-{hash}", d.name());
-        if self.views.named::<apps_v1::ReplicaSet>(d.namespace(), &name).is_some() {
+        if let Some(taken) = self.views.named::<apps_v1::ReplicaSet>(d.namespace(), &name) {
+            if self.is_predecessors(taken) && self.views.view(Kind::REPLICA_SET).revision() < d.rv {
+                // It may have been made an orphan before this Deployment was made, which adopts it then.
+                return self.plan.wait_for(Kind::REPLICA_SET, limits::STALE_VIEW_RETRY);
+            }
             // Another owner's ReplicaSet has this name: increment the collision count, which changes the hash.
             let mut copy = d.clone();
             let status = copy.status_mut();
@@ -150,6 +157,12 @@ impl Sync<'_> {
                 format!("Scaled up replica set {name} from 0 to {replicas}"),
             );
         }
+    }
+
+    /// Whether a ReplicaSet is that of a Deployment of the same name which does not exist any more.
+    fn is_predecessors(&self, rs: &ReplicaSet) -> bool {
+        let owner = controller_of(&rs.meta);
+        owner.is_some_and(|o| o.kind == "Deployment" && o.name == self.d.name() && o.uid != self.d.uid())
     }
 
     fn replica_set(&self, name: String, hash: &str, number: i64, replicas: i32) -> ReplicaSet {

@@ -2,6 +2,7 @@ use k8s_openapi::api::apps::v1 as apps_v1;
 use serde_json::{Value, json};
 
 use super::{DeploymentController, revisions, rollback_patch, scaling};
+use crate::api::Subresource;
 use crate::client::Views;
 use crate::controllers::{Controller, Plan, Write};
 use crate::machine::{Mono, Now, Wall};
@@ -90,6 +91,39 @@ fn a_new_deployment_makes_its_replica_set_with_the_shared_template() {
     assert_eq!(rs.name(), format!("web-{}", rs.meta.labels.as_ref().unwrap()["pod-template-hash"]));
     assert!(revisions::same_template(&d, rs));
     assert_eq!(plan.events[0].message, format!("Scaled up replica set {} from 0 to 3", rs.name()));
+}
+
+/// Found by seed 2853 of the explored runs: the ReplicaSet that a Deployment of the same name left as an orphan was not
+/// known to be one yet, so another was made beside it.
+#[test]
+fn a_deployment_waits_for_news_of_its_predecessors_replica_set() {
+    let d = deployment(3, "a:1", json!({"type": "Recreate"}));
+    let Write::Create(Object::ReplicaSet(made)) = &plan(&d, vec![]).writes[0] else { panic!("a create comes first") };
+    // The Deployment is at revision 5; `seen` is how far the view of ReplicaSets has come.
+    let planned = |owners: Value, seen: u64| {
+        let mut left = Object::from(made.clone()).to_json();
+        left["metadata"]["uid"] = json!("u-left");
+        left["metadata"]["resourceVersion"] = json!("4");
+        left["metadata"]["ownerReferences"] = owners;
+        let objects = [Object::from_json(left).unwrap(), Object::from(d.clone())];
+        let mut views = Views::of(&[Kind::DEPLOYMENT, Kind::REPLICA_SET, Kind::POD], objects);
+        views.view_mut(Kind::REPLICA_SET).set_revision(Revision(seen));
+        DeploymentController::default().reconcile(&views, &d.key(), NOW)
+    };
+    let by = |name: &str, uid: &str| json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": uid, "controller": true}]);
+    let collides = |plan: &Plan| {
+        plan.writes.iter().any(|write| match write {
+            Write::Update(Object::Deployment(d), Subresource::Status) => d.status.collision_count == Some(1),
+            _ => false,
+        })
+    };
+    let early = planned(by("web", "u-before"), 4);
+    assert!(sizes(&early).is_empty() && !collides(&early) && early.behind == [Kind::REPLICA_SET], "{early:?}");
+    assert!(collides(&planned(by("web", "u-before"), 5)), "it was not released");
+    assert!(collides(&planned(by("other", "u-other"), 4)), "another's does not become an orphan for this one");
+    let orphan = planned(json!([]), 5);
+    let adopted = |write: &Write| matches!(write, Write::Patch { key, .. } if *key == made.key());
+    assert!(orphan.writes.iter().any(adopted) && !collides(&orphan), "{orphan:?}");
 }
 
 #[test]
