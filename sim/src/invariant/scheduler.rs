@@ -4,7 +4,7 @@
 //!
 //! `bound-as-seen`: the scheduler never binds a pod to a node that its own view shows as gone or, unless the pod's
 //! profile does not mind, as one that the pod may not run on (see `placement`). It decides and sends the binding in one
-//! step, so its view has not changed meanwhile.
+//! step, so its view has not changed meanwhile. Pods with claims are not judged: their bindings wait for these.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use skeg_core::scheduler::SchedulerProcess;
 use skeg_core::scheduler::profile::Plugin;
 use skeg_core::scheduler::resources::ResourceId;
 use skeg_core::store::StoreKey;
+use skeg_core::volume::has_claims;
 
 use super::placement;
 use super::reading::place;
@@ -22,10 +23,14 @@ use crate::world::World;
 /// Returns a description of a binding that the scheduler's own view contradicts as it is sent, or `None`.
 pub fn bound_blindly(scheduler: &SchedulerProcess, pod: &ObjectKey, node: &str) -> Option<String> {
     let [pods, nodes] = scheduler.views();
-    let Some(Object::Node(seen)) = nodes.get(&ObjectKey::new(Kind::NODE, "", node)) else {
-        return Some(format!("{pod} is bound to {node}, which the scheduler sees no more"));
-    };
     let Some(Object::Pod(pod)) = pods.get(pod) else { return None };
+    let spec = &pod.spec;
+    if has_claims(&spec.shared) || spec.shared.resource_claims.iter().flatten().next().is_some() {
+        return None;
+    }
+    let Some(Object::Node(seen)) = nodes.get(&ObjectKey::new(Kind::NODE, "", node)) else {
+        return Some(format!("{} is bound to {node}, which the scheduler sees no more", pod.key()));
+    };
     let judged = |plugin: Plugin| scheduler.scheduler().filters_by(pod, plugin);
     let why = placement::unfit(pod, seen, pods, judged)?;
     Some(format!("{} is bound to {node}, which the scheduler sees {why}", pod.key()))
