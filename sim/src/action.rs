@@ -47,11 +47,12 @@ impl UserAction {
         }
     }
 
-    /// By which of so many users the action is carried out: all that is done to one object is done by one of them.
+    /// By which of so many users the action is carried out: all that is done to one object is done by one of them. What
+    /// is applied together is told by its last object, a workload after what it refers to.
     pub fn shared_by(&self, users: usize) -> usize {
         let name = match self {
             UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace { objects, .. } => {
-                objects.first().map(|object| object.name())
+                objects.last().map(|object| object.name())
             }
             UserAction::Cordon { nodes, .. } | UserAction::Taint { nodes, .. } | UserAction::Drain { nodes } => {
                 match nodes {

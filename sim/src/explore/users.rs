@@ -171,7 +171,8 @@ fn replace(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
     let at = steps.moment(begin, 0);
     let cascade = match steps.rng.below(3) {
         0 => Propagation::Foreground,
-        1 if workload.adopts() => Propagation::Orphan,
+        // Claims that go with their set do not wait for pods that outlive it, which do not start again then.
+        1 if workload.adopts() && !workload.takes_claims_along() => Propagation::Orphan,
         _ => Propagation::Background,
     };
     // Its controller may be making pods when they become orphans.

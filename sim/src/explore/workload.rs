@@ -315,7 +315,8 @@ fn autoscaler(rng: &mut Rng, workload: &Object, most: u64) -> Object {
         "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target":
             {"type": "Utilization", "averageUtilization": 40 + rng.below(60)}}}]});
     if rng.chance(1, 2) {
-        spec["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": rng.below(90)}});
+        // Shorter ones let it swing: what is measured is older than which pods are ready.
+        spec["behavior"] = json!({"scaleDown": {"stabilizationWindowSeconds": 30 + rng.below(60)}});
     }
     read(json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": spec,
         "metadata": {"name": workload.name(), "namespace": workload.namespace()}}))
@@ -396,6 +397,15 @@ impl Workload {
     /// Whether it takes over pods or ReplicaSets that one before it has left. A Job does not: its selector is its own.
     pub fn adopts(&self) -> bool {
         !self.ends()
+    }
+
+    /// Whether its claims are deleted with it.
+    pub fn takes_claims_along(&self) -> bool {
+        let set = self.objects.iter().find(|object| object.kind() == Kind::STATEFUL_SET).map(Object::to_json);
+        set.is_some_and(|set| {
+            set["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete"
+                && set["spec"]["volumeClaimTemplates"].is_array()
+        })
     }
 
     /// Whether it has replicas that can be scaled.
