@@ -68,20 +68,18 @@ fn name(object: &Value) -> String {
     object["metadata"]["name"].as_str().expect("a name").to_owned()
 }
 
-/// What an answer says of an operation; `None` if it says that nothing was done, nor could be.
-fn outcome(call: Call, answer: &Answer) -> Option<Outcome> {
+/// What an answer says of an operation.
+fn outcome(call: Call, answer: &Answer) -> Outcome {
     let reason = || answer.json()["reason"].as_str().unwrap_or_default().to_owned();
     match (answer.code, call) {
-        (200, Call::Get) => Some(Outcome::Found(revision(&answer.json()), value(&answer.json()))),
-        (201, Call::Create(_)) | (200, Call::Update { .. }) => Some(Outcome::Written(revision(&answer.json()))),
-        (200, Call::Delete { .. }) => Some(Outcome::Deleted),
-        (404, _) => Some(Outcome::Absent),
-        (409, Call::Create(_)) if reason() == "AlreadyExists" => Some(Outcome::Exists),
-        (409, Call::Update { .. } | Call::Delete { base: Some(_) }) if reason() == "Conflict" => {
-            Some(Outcome::Conflict)
-        }
-        (429 | 503, _) => None,
-        (500 | 504, _) => Some(Outcome::Unknown),
+        (200, Call::Get) => Outcome::Found(revision(&answer.json()), value(&answer.json())),
+        (201, Call::Create(_)) | (200, Call::Update { .. }) => Outcome::Written(revision(&answer.json())),
+        (200, Call::Delete { .. }) => Outcome::Deleted,
+        (404, _) => Outcome::Absent,
+        (409, Call::Create(_)) if reason() == "AlreadyExists" => Outcome::Exists,
+        (409, Call::Update { .. } | Call::Delete { base: Some(_) }) if reason() == "Conflict" => Outcome::Conflict,
+        (429 | 503, _) => Outcome::Refused,
+        (500 | 504, _) => Outcome::Unknown,
         _ => panic!("{call:?} was answered by {}: {}", answer.code, answer.text()),
     }
 }
@@ -102,7 +100,7 @@ impl Recorder<'_> {
         u64::try_from(self.begun.elapsed().as_nanos()).expect("no test takes that long")
     }
 
-    /// Works on keys until it is told to stop; returns the operations by key. What was refused is none.
+    /// Works on keys until it is told to stop; returns the operations by key.
     pub fn work(&self, client: u64) -> Vec<(String, Op)> {
         let (mut choices, mut ops) = (Choices(client * 7919 + 1), Vec::new());
         let mut known: BTreeMap<String, u64> = BTreeMap::new();
@@ -112,14 +110,14 @@ impl Recorder<'_> {
             let call = self.choose(&mut choices, known.get(&key).copied());
             let server = usize::try_from(choices.below(self.servers.len() as u64)).expect("it is small");
             let begun = self.now();
-            let came = self.send(&self.servers[server], &key, call);
+            let outcome = self.send(&self.servers[server], &key, call);
             let ended = self.now();
-            match came {
-                Some(Outcome::Written(rv) | Outcome::Found(rv, _)) => known.insert(key.clone(), rv),
-                Some(Outcome::Absent | Outcome::Deleted) => known.remove(&key),
-                Some(Outcome::Conflict | Outcome::Exists | Outcome::Unknown) | None => None,
+            match outcome {
+                Outcome::Written(rv) | Outcome::Found(rv, _) => known.insert(key.clone(), rv),
+                Outcome::Absent | Outcome::Deleted => known.remove(&key),
+                Outcome::Conflict | Outcome::Exists | Outcome::Unknown | Outcome::Refused => None,
             };
-            ops.extend(came.map(|outcome| (key, Op { begun, ended, call, outcome })));
+            ops.push((key, Op { begun, ended, call, outcome }));
             std::thread::sleep(Duration::from_millis(30));
         }
         ops
@@ -146,7 +144,7 @@ impl Recorder<'_> {
         }
     }
 
-    fn send(&self, server: &Cluster, key: &str, call: Call) -> Option<Outcome> {
+    fn send(&self, server: &Cluster, key: &str, call: Call) -> Outcome {
         let path = format!("{MAPS}/{key}");
         let tried = match call {
             Call::Create(value) => server.attempt("POST", MAPS, &object(key, value, None), PATIENCE),
@@ -159,8 +157,8 @@ impl Recorder<'_> {
             Call::Get => server.attempt("GET", &path, b"", PATIENCE),
         };
         match tried {
-            Tried::Unsent => None,
-            Tried::Unanswered => Some(Outcome::Unknown),
+            Tried::Unsent => Outcome::Refused,
+            Tried::Unanswered => Outcome::Unknown,
             Tried::Answered(answer) => outcome(call, &answer),
         }
     }

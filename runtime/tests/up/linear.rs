@@ -41,6 +41,8 @@ pub enum Outcome {
     Absent,
     /// Nobody knows.
     Unknown,
+    /// It was not sent, or turned away (429, 503): nothing was done.
+    Refused,
 }
 
 /// An operation on one key, with moments of one clock.
@@ -117,10 +119,14 @@ pub fn check(ops: &[Op], told: &BTreeMap<u64, u64>) -> Result<(), String> {
             return Err(format!("the value {value} is at two revisions: {op:?}, and another"));
         }
     }
+    let mut all = ops.to_vec();
+    all.sort_by_key(|op| op.begun);
     // What is unknown and does nothing but read, says nothing.
-    let counts = |op: &&Op| op.call != Call::Get || op.outcome != Outcome::Unknown;
-    let mut ops: Vec<Op> = ops.iter().filter(counts).copied().collect();
-    ops.sort_by_key(|op| op.begun);
+    let says = |op: &&Op| match op.outcome {
+        Outcome::Unknown => op.call != Call::Get,
+        outcome => outcome != Outcome::Refused,
+    };
+    let ops: Vec<Op> = all.iter().filter(says).copied().collect();
     let sure = ops.iter().filter(|op| op.outcome != Outcome::Unknown).count();
     let start = (vec![0; ops.len().div_ceil(64)], State::default(), 0);
     let (mut seen, mut open) = (HashSet::new(), vec![start]);
@@ -153,8 +159,12 @@ pub fn check(ops: &[Op], told: &BTreeMap<u64, u64>) -> Result<(), String> {
         }
     }
     let (count, state, next) = furthest;
-    let next: String = next.iter().map(|n| format!("\n  {:?}", ops[*n])).collect();
-    Err(format!("there is no order: of {sure} operations {count} have one, then it is {state:?}, and next were{next}"))
+    let show = |ops: &mut dyn Iterator<Item = Op>| ops.map(|op| format!("\n  {op:?}")).collect::<String>();
+    let (next, all) = (show(&mut next.iter().map(|n| ops[*n])), show(&mut all.into_iter()));
+    Err(format!(
+        "there is no order: of {sure} operations {count} have one, then it is {state:?}, and next were{next}\n\
+         of all{all}"
+    ))
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ use crate::told::{self, Told};
 const SHORT: Duration = Duration::from_secs(4);
 /// How long, so that its node does not: the controllers' grace is 50 s.
 const LONG: Duration = Duration::from_secs(75);
+/// How long the Service may lead to nothing there once such a host is back: its pod was marked as not ready, and the
+/// host has heard of that.
+const BACK: Duration = Duration::from_secs(30);
 /// How long an answer may take.
 const MOMENT: Duration = Duration::from_secs(2);
 /// Servers give nodes the ranges of their pods, of which agents make networks.
@@ -56,14 +59,15 @@ fn all_are_ready(servers: &[Cluster]) {
 }
 
 /// Asks from a host, over and over, the Service of the pod that it runs; returns how often there was an answer, and
-/// when there was none.
-fn probe(host: usize, stop: &AtomicBool) -> (usize, Vec<String>) {
+/// which requests, by when they were sent, had none.
+fn probe(host: usize, stop: &AtomicBool) -> (usize, Vec<(Instant, String)>) {
     Host::enter(host);
-    let (mut well, mut failed, begun) = (0, Vec::new(), Instant::now());
+    let (mut well, mut failed) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
+        let sent = Instant::now();
         match http(SERVICE) {
             Ok(_) => well += 1,
-            Err(e) => failed.push(format!("after {:?}: {e}", begun.elapsed())),
+            Err(e) => failed.push((sent, e.to_string())),
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -288,7 +292,7 @@ struct Recorded {
     ops: Vec<(String, Op)>,
     watches: Vec<Vec<Told>>,
     terms: Terms,
-    probes: Vec<(usize, Vec<String>)>,
+    probes: Vec<(usize, Vec<(Instant, String)>)>,
     fewest_endpoints: usize,
 }
 
@@ -403,12 +407,16 @@ fn nothing_is_lost_by_partitions_and_one_leader_acts() {
         }
     });
     let until = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+    let mut long_cuts: Vec<(usize, Instant)> = Vec::new();
     let recorded = record(&mut whole, &servers, |whole| {
         loop {
             for fault in Fault::round(until.is_some()) {
                 let begun = Instant::now();
                 fault.strike(whole, &servers);
                 println!("{fault:?}: made good after {:?}", begun.elapsed());
+                if let Fault::CutHost(host, LONG) = fault {
+                    long_cuts.push((host, begun + LONG));
+                }
             }
             if until.is_none_or(|until| Instant::now() > until) {
                 return;
@@ -423,7 +431,10 @@ fn nothing_is_lost_by_partitions_and_one_leader_acts() {
     wait_for("all pods are ready in the end", PATIENCE, || pods(&servers).len() == NODES);
     assert_eq!(pods(&servers), before, "the same containers run, and none was restarted");
     for (n, (well, failed)) in recorded.probes.iter().enumerate() {
-        println!("host {n}: {well} requests were answered");
+        let is_back =
+            |sent: Instant| long_cuts.iter().any(|(host, end)| *host == n && (*end..*end + BACK).contains(&sent));
+        let (after, failed): (Vec<_>, Vec<_>) = failed.iter().partition(|(sent, _)| is_back(*sent));
+        println!("host {n}: {well} requests were answered, {} not after the host was back", after.len());
         assert!(*well > 50 && failed.is_empty(), "host {n}: {well} requests were answered, and not: {failed:?}");
     }
     // A host that is cut off for long is not ready, and no other is at the same time.
