@@ -75,6 +75,9 @@ impl Bench {
                     self.victims.extend(p.victims.into_iter().map(|(key, _)| key));
                 }
                 Decision::Unschedulable { .. } => {}
+                Decision::AskNodes { .. } | Decision::AskVictims { .. } | Decision::Failed { .. } => {
+                    unreachable!("it has no extenders")
+                }
             }
         }
         (bound, started.elapsed())

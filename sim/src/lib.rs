@@ -13,6 +13,7 @@ pub mod container;
 pub mod converge;
 pub mod event_queue;
 pub mod explore;
+mod extender;
 pub mod fault;
 pub mod files;
 pub mod hook;

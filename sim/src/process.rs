@@ -10,6 +10,7 @@ use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig
 use skeg_core::dns::{ClusterDns, DnsConfig};
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
+use skeg_core::scheduler::extenders::Extender;
 use skeg_core::scheduler::profile::Profile;
 use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
 use skeg_core::{Deadline, Machine, Now, Rng};
@@ -66,6 +67,8 @@ pub struct Setup {
     pub host: Option<Rc<str>>,
     /// How pods are scheduled.
     pub profiles: Rc<[Profile]>,
+    /// The extenders that have a say in it.
+    pub extenders: Rc<[Extender]>,
     /// Whether Event objects are recorded.
     pub record_events: bool,
     /// The network from which Services get their addresses.
@@ -150,7 +153,8 @@ impl Setup {
     pub fn scheduler(&self, name: &str, life: u32) -> SchedulerConfig {
         let &Setup { leader_elect, election, record_events, volumes, devices, .. } = self;
         let (identity, profiles) = (self.identity(name, life), Rc::clone(&self.profiles));
-        SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes, devices }
+        let extenders = Rc::clone(&self.extenders);
+        SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes, devices, extenders }
     }
 }
 

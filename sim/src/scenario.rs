@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::{ObjectKey, Selector};
+use skeg_core::scheduler::extenders::Extender;
 use skeg_core::scheduler::profile::{Plugin, Profile};
 use skeg_core::{Kind, Object, resource_claim, volume};
 
@@ -119,18 +120,52 @@ pub struct Load {
     pub cpu_milli: u64,
 }
 
+/// An extender, and how it is reached.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Extending {
+    /// What it serves.
+    pub extender: Extender,
+    /// How it is reached.
+    pub tls: ExtenderTls,
+}
+
+/// How an extender is reached over TLS (`ExtenderTLSConfig`). Text is empty where it is not given.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ExtenderTls {
+    /// `enableHTTPS`: without certificates to trust, any is trusted.
+    pub https: bool,
+    /// Whether any certificate is trusted.
+    pub insecure: bool,
+    /// The name in the extender's certificate, where it is not the URL's.
+    pub server_name: String,
+    /// A file with the certificate to show, PEM.
+    pub cert_file: String,
+    /// A file with its key, PEM.
+    pub key_file: String,
+    /// A file with the certificates to trust, PEM.
+    pub ca_file: String,
+    /// The certificate to show, PEM in base64; goes before the file.
+    pub cert_data: String,
+    /// Its key, PEM in base64; goes before the file.
+    pub key_data: String,
+    /// The certificates to trust, PEM in base64; go before the file.
+    pub ca_data: String,
+}
+
 /// How pods are scheduled.
 #[derive(Clone, Debug)]
 pub struct Scheduling {
     /// The profiles of the scheduler; at least one.
     pub profiles: Vec<Profile>,
+    /// The extenders that have a say.
+    pub extenders: Vec<Extending>,
     /// The `KubeSchedulerConfiguration` that says so; `None` if it is the default.
     pub document: Option<Value>,
 }
 
 impl Default for Scheduling {
     fn default() -> Scheduling {
-        Scheduling { profiles: vec![Profile::default()], document: None }
+        Scheduling { profiles: vec![Profile::default()], extenders: Vec::new(), document: None }
     }
 }
 

@@ -147,3 +147,11 @@ fn autoscaler() {
 fn services() {
     check_changes("services", &["Endpoints"], &["EndpointSlice", "IPAddress", "ServiceCIDR"], &[]);
 }
+
+#[test]
+fn extenders() {
+    let file = golden("extenders.yaml").to_string_lossy().into_owned();
+    let played = "a simulation plays it: it refuses no node and scores none but as faults say, and binds no pod";
+    let warned = format!("{file}: extenders[0]: {played}");
+    check("extenders", &["Pod"], &[&warned]);
+}

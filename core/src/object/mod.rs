@@ -102,7 +102,7 @@ pub use strategy::{GarbageCollection, Replicas, lacks_node_port};
 pub use template::{HasTemplate, Templated};
 pub use text::{Stamp, Text};
 pub(crate) use validation::networking::range as ip_range;
-pub(crate) use validation::resources::is_extended as is_extended_resource;
+pub use validation::resources::is_extended as is_extended_resource;
 
 /// A revision of the store; clients see it as `resourceVersion`. Zero means that the object is not stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]

@@ -42,6 +42,7 @@ impl Scheduler {
         let (state, on) = match self.tracked(id).state {
             State::Gated => (self.gate(id), None),
             State::Queued => (self.waits(id), None),
+            State::Asked => ("waits for what extenders say".to_owned(), None),
             State::Assumed(slot) | State::Bound(slot) => (format!("is on {}", self.nodes.name(slot)), Some(slot)),
         };
         let before = self.tracked(id).state;

@@ -23,7 +23,7 @@ use crate::object::ObjectKey;
 pub(super) fn placed(pods: &[Option<Tracked>]) -> impl Iterator<Item = Placed> + use<'_> {
     pods.iter().flatten().filter_map(|t| match t.state {
         State::Assumed(slot) | State::Bound(slot) => Some(Placed { kin: t.kin, slot, alive: t.alive }),
-        State::Gated | State::Queued => None,
+        State::Gated | State::Queued | State::Asked => None,
     })
 }
 
@@ -173,7 +173,7 @@ impl Scheduler {
     }
 
     /// By slot, the part of the score that depends on that node alone; -1 for a node that is not feasible.
-    fn feasible(&mut self, class: ClassId, priority: i32) -> Vec<i32> {
+    pub(super) fn feasible(&mut self, class: ClassId, priority: i32) -> Vec<i32> {
         let mut scores = std::mem::take(&mut self.scores);
         scores.clear();
         let shape = Rc::clone(&self.peers.class(class).shape);
@@ -239,7 +239,7 @@ impl Scheduler {
     }
 
     /// Adds the scores that depend on other nodes: those that are normalised over all feasible ones, and the images'.
-    fn add_other_scores(&mut self, id: PodId, scores: &mut [i32]) {
+    pub(super) fn add_other_scores(&mut self, id: PodId, scores: &mut [i32]) {
         let (class, priority) = (self.tracked(id).class, self.tracked(id).priority);
         let shape = Rc::clone(&self.peers.class(class).shape);
         if shape.only.is_none() {

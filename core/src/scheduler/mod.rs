@@ -17,10 +17,12 @@
 //! `spec.schedulerName` ([`profile`]). What they lack is in [`framework`]; how pods affect each other is in [`peers`].
 
 pub mod advice;
+mod asked;
 pub mod cache;
 pub mod dynamic_resources;
 pub mod events;
 pub mod explain;
+pub mod extenders;
 pub mod filters;
 mod find;
 pub mod framework;
@@ -39,17 +41,19 @@ pub mod trial;
 pub mod volumes;
 mod waking;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use asked::Chosen;
 use cache::{Nodes, Slot};
 use dynamic_resources::{ClaimStep, DeviceClaim, DynamicResources};
 use events::Events;
+use extenders::{Candidate, Extender, Opinion, Verb};
 use find::placed;
 use gpu::Devices;
 use peers::{ClassId, KinId, Peers};
-use preemption::{Evictions, Nomination};
-pub use process::{SchedulerConfig, SchedulerProcess};
+use preemption::{Evicted, Evictions, Nomination};
+pub use process::{In, Out, SchedulerConfig, SchedulerProcess};
 use profile::{Plugin, Profile, Rules};
 pub use queue::QueueCounts;
 use queue::{PodId, Queue};
@@ -97,6 +101,37 @@ pub enum Decision {
         /// A claim for devices that is to be allocated anew, since it keeps the pod from nodes and nobody uses it.
         idle: Option<ObjectKey>,
     },
+    /// Extenders are to be asked about nodes; call `nodes_answered` or `not_answered` then.
+    AskNodes {
+        /// The pod.
+        pod: ObjectKey,
+        /// Its UID.
+        uid: Rc<str>,
+        /// The nodes.
+        nodes: BTreeSet<Rc<str>>,
+        /// Whether there is only the one that the pod is nominated for.
+        nominated: bool,
+    },
+    /// Extenders are to be asked which pods to evict; call `victims_answered` then.
+    AskVictims {
+        /// The pod.
+        pod: ObjectKey,
+        /// Its UID.
+        uid: Rc<str>,
+        /// What they have said about nodes before.
+        opinion: Opinion,
+        /// The nodes where evictions help.
+        candidates: Vec<Candidate>,
+    },
+    /// An extender has failed. The pod is tried again, and is nominated for no node any more.
+    Failed {
+        /// The pod.
+        pod: ObjectKey,
+        /// Its UID.
+        uid: Rc<str>,
+        /// Why.
+        message: String,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +140,8 @@ enum State {
     Gated,
     /// It is in the queue.
     Queued,
+    /// It was taken from the queue, and waits for what extenders say.
+    Asked,
     /// Its bind is decided, and not seen in the view yet.
     Assumed(Slot),
     /// It is bound.
@@ -160,6 +197,7 @@ pub struct Scheduler {
     evictions: Evictions,
     volumes: Volumes,
     dynamic_resources: DynamicResources,
+    extenders: Rc<[Extender]>,
     /// A column of scores, kept so that each decision can reuse its memory.
     scores: Vec<i32>,
 }
@@ -188,6 +226,7 @@ impl Scheduler {
             evictions: Evictions::default(),
             volumes: Volumes::default(),
             dynamic_resources: DynamicResources::default(),
+            extenders: Rc::from([]),
             scores: Vec::new(),
         }
     }
@@ -373,38 +412,72 @@ impl Scheduler {
         let pods = &self.pods;
         self.peers.sweep(|| placed(pods));
         let id = self.queue.pop()?;
-        let (pod, uid) = (self.tracked(id).key.clone(), Rc::clone(&self.tracked(id).uid));
         let class = self.tracked(id).class;
         // Its own nomination takes no room from it.
         let before = self.withdraw(id);
         self.prepare(class);
         let there = before.filter(|slot| self.nodes.is_present(*slot) && self.rejection(id, *slot).is_none());
-        if let Some(slot) = there.or_else(|| self.find(id)) {
-            let node = Rc::clone(self.nodes.name(slot));
-            let volumes = self.volume_steps(class, slot);
-            let claims = self.claim_steps(class, slot, &uid);
-            self.dynamic_resources.assume(id, &claims);
-            self.volumes.assume(id, &node, &volumes);
-            let devices = self.choose_devices(id, slot);
-            // A pod that gets none keeps what it says itself, whatever that means.
-            let said = Devices::of(&self.tracked(id).meta);
-            self.tracked_mut(id).devices = if devices.is_empty() { said } else { devices };
-            self.count(id, &node);
-            self.tracked_mut(id).state = State::Assumed(slot);
-            self.assumed += 1;
-            if self.queue.found(id) {
-                self.wake_if_feasible(now, class);
-            }
-            self.arrived(now, id);
-            if let Some(slot) = before {
-                self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
-            }
-            return Some(Decision::Bind { pod, uid, node, volumes, claims, devices });
+        if self.is_extended(id, &[Verb::Filter, Verb::Prioritize])
+            && let Some(question) = self.ask_about_nodes(id, before, there)
+        {
+            return Some(question);
         }
-        let (said_before, rejections) = self.unfit(id);
+        if let Some(slot) = there.or_else(|| self.find(id)) {
+            return Some(self.assume(now, id, slot, before));
+        }
+        self.turn_down(now, id, before, &Opinion::default(), None)
+    }
+
+    /// Has a popped pod go to a node.
+    fn assume(&mut self, now: Now, id: PodId, slot: Slot, before: Option<Slot>) -> Decision {
+        let (pod, uid) = (self.tracked(id).key.clone(), Rc::clone(&self.tracked(id).uid));
+        let class = self.tracked(id).class;
+        let node = Rc::clone(self.nodes.name(slot));
+        let volumes = self.volume_steps(class, slot);
+        let claims = self.claim_steps(class, slot, &uid);
+        self.dynamic_resources.assume(id, &claims);
+        self.volumes.assume(id, &node, &volumes);
+        let devices = self.choose_devices(id, slot);
+        // A pod that gets none keeps what it says itself, whatever that means.
+        let said = Devices::of(&self.tracked(id).meta);
+        self.tracked_mut(id).devices = if devices.is_empty() { said } else { devices };
+        self.count(id, &node);
+        self.tracked_mut(id).state = State::Assumed(slot);
+        self.assumed += 1;
+        if self.queue.found(id) {
+            self.wake_if_feasible(now, class);
+        }
+        self.arrived(now, id);
+        if let Some(slot) = before {
+            self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
+        }
+        Decision::Bind { pod, uid, node, volumes, claims, devices }
+    }
+
+    /// Says why a popped pod fits no node, and what may be evicted for it. `opinion` is what extenders have said about
+    /// nodes, `chosen` what they have about victims if they were asked.
+    fn turn_down(
+        &mut self,
+        now: Now,
+        id: PodId,
+        before: Option<Slot>,
+        opinion: &Opinion,
+        chosen: Option<Chosen>,
+    ) -> Option<Decision> {
+        let (said_before, mut rejections) = self.unfit(id);
+        self.add_refusals(id, opinion, &mut rejections);
         let (about_claims, idle) = self.after_filters(id, said_before.is_some(), &rejections);
-        let (preemption, nomination) =
-            if self.nodes.is_empty() { (None, Nomination::Kept) } else { self.preempt(now, id, before, &rejections) };
+        let (preemption, nomination) = match chosen {
+            _ if self.nodes.is_empty() => (None, Nomination::Kept),
+            Some(chosen) => self.preempt_chosen(now, id, chosen),
+            None => match self.preempt(now, id, before, (&rejections, opinion)) {
+                Evicted::Settled(message, nomination) => (message, nomination),
+                Evicted::Open(candidates) => {
+                    let (pod, uid) = self.begin_to_wait(id, before);
+                    return Some(Decision::AskVictims { pod, uid, opinion: opinion.clone(), candidates });
+                }
+            },
+        };
         if let (Nomination::Kept, Some(slot)) = (&nomination, before) {
             self.nominate(id, slot);
         }
@@ -412,10 +485,13 @@ impl Scheduler {
         let preempts = matches!(nomination, Nomination::Preempts(_));
         let after = (about_claims.filter(|_| !preempts), preemption.as_deref());
         let message = explain::message(nodes, said_before.as_deref(), &rejections, after);
-        self.queue.unschedulable(now.mono, id, !self.nodes.is_empty());
+        // Whom an extender has refused is tried again after any event, since nobody knows what it waits for.
+        let known = !self.nodes.is_empty() && opinion.passed == opinion.asked;
+        self.queue.unschedulable(now.mono, id, known);
         if let (Nomination::Cleared | Nomination::Preempts(_), Some(slot)) = (&nomination, before) {
             self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
         }
+        let (pod, uid) = (self.tracked(id).key.clone(), Rc::clone(&self.tracked(id).uid));
         Some(Decision::Unschedulable { pod, uid, message, nomination, idle })
     }
 
@@ -565,13 +641,20 @@ impl Scheduler {
         match self.tracked(id).state {
             // A pod never loses its node, so the view lags.
             State::Assumed(_) | State::Bound(_) => {}
-            State::Gated | State::Queued if pod.meta.deletion_timestamp.is_some() => self.drop_pod(now, id),
+            State::Gated | State::Queued | State::Asked if pod.meta.deletion_timestamp.is_some() => {
+                self.drop_pod(now, id)
+            }
             State::Gated => {
                 self.reclassify(now, id, pod);
                 self.enqueue(now, id);
             }
             State::Queued => {
                 self.reclassify(now, id, pod);
+            }
+            State::Asked => {
+                self.reclassify(now, id, pod);
+                // If it asks for something else by now, it is decided anew.
+                self.enqueue(now, id);
             }
         }
     }
@@ -580,7 +663,7 @@ impl Scheduler {
     fn update_bound(&mut self, now: Now, id: PodId, pod: &Pod, node: &Rc<str>) {
         match self.tracked(id).state {
             State::Assumed(slot) | State::Bound(slot) => self.update_placed(now, id, pod, (slot, node)),
-            State::Queued => {
+            State::Queued | State::Asked => {
                 let class = self.tracked(id).class;
                 if self.queue.remove(id) {
                     self.wake_if_feasible(now, class);
@@ -664,7 +747,15 @@ impl Scheduler {
             self.nominate(id, slot);
         }
         let changed = (class, priority) != (old_class, old_priority);
-        if changed && self.tracked(id).state == State::Queued && self.queue.update(now.mono, id, class, priority) {
+        let wake = match self.tracked(id).state {
+            State::Queued => changed && self.queue.update(now.mono, id, class, priority),
+            State::Asked if changed => {
+                self.tracked_mut(id).state = State::Gated;
+                self.queue.remove(id)
+            }
+            State::Asked | State::Gated | State::Assumed(_) | State::Bound(_) => false,
+        };
+        if wake {
             self.wake_if_feasible(now, old_class);
         }
         self.peers.release(old_class);
@@ -678,7 +769,7 @@ impl Scheduler {
         let mut wake = false;
         match state {
             State::Gated => {}
-            State::Queued => wake = self.queue.remove(id),
+            State::Queued | State::Asked => wake = self.queue.remove(id),
             State::Assumed(slot) => {
                 self.queue.remove(id);
                 self.uncount(id, slot);

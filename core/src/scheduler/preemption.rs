@@ -8,9 +8,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::asked::Chosen;
 use super::cache::{Nominee, Slot};
 use super::explain;
-use super::framework::Rejection;
+use super::extenders::{Candidate, Opinion, Verb};
+use super::framework::{Reason, Rejection};
 use super::peers::ClassId;
 use super::queue::PodId;
 use super::table::Rejections;
@@ -44,6 +46,15 @@ pub enum Nomination {
     Cleared,
     /// Set it, and evict these pods.
     Preempts(Preemption),
+}
+
+/// What came of looking for pods to evict.
+#[derive(Debug)]
+pub(super) enum Evicted {
+    /// Why no eviction helps, for the message, and what to do with the nomination.
+    Settled(Option<String>, Nomination),
+    /// Extenders are asked about these.
+    Open(Vec<Candidate>),
 }
 
 /// What preemption needs of a PodDisruptionBudget.
@@ -177,37 +188,75 @@ impl Scheduler {
         Some(slot)
     }
 
-    /// Chooses the pods to evict for a pod that fits nowhere. `before` is the node that it was nominated for so far.
-    /// Returns why no eviction helps, for the message, and what to do with the nomination.
+    /// Chooses the pods to evict for a pod that fits nowhere, unless extenders are to be asked first. `before` is the
+    /// node that it was nominated for so far, `opinion` what extenders say of nodes.
     pub(super) fn preempt(
         &mut self,
         now: Now,
         id: PodId,
         before: Option<Slot>,
-        rejections: &Rejections,
-    ) -> (Option<String>, Nomination) {
+        (rejections, opinion): (&Rejections, &Opinion),
+    ) -> Evicted {
         if !self.peers.class(self.tracked(id).class).shape.rules.preempts {
-            return (None, Nomination::Kept);
+            return Evicted::Settled(None, Nomination::Kept);
         }
         if !self.tracked(id).may_preempt {
-            return (Some(NEVER.to_owned()), Nomination::Kept);
+            return Evicted::Settled(Some(NEVER.to_owned()), Nomination::Kept);
         }
         if before.is_some_and(|slot| self.waits_for_victims(id, slot)) {
-            return (Some(TERMINATING.to_owned()), Nomination::Kept);
+            return Evicted::Settled(Some(TERMINATING.to_owned()), Nomination::Kept);
         }
         let mut said = Rejections::default();
         let helpless = Rejection::unresolvable("DefaultPreemption", explain::NOT_HELPFUL);
         if rejections.iter().all(|(rejection, _)| rejection.unresolvable) {
             rejections.iter().for_each(|(_, nodes)| said.add(helpless.clone(), nodes));
         } else {
-            let best = self.candidates(id, &mut said, &helpless);
+            let asks = self.is_extended(id, &[Verb::Preempt]);
+            let best = self.candidates(id, &mut said, &helpless, (opinion, asks));
+            if !best.is_empty() && asks {
+                return Evicted::Open(best.into_iter().map(|slot| self.candidate(id, slot)).collect());
+            }
             if !best.is_empty() {
                 let slot = best[self.draw(best.len() as u32) as usize];
-                return (None, Nomination::Preempts(self.evict(now, id, slot)));
+                let (_, victims) = self.dry_run(id, slot);
+                return Evicted::Settled(None, Nomination::Preempts(self.evict(now, id, slot, &victims)));
             }
         }
         let message = explain::reasons(self.nodes.len(), &said, &self.nodes.resources);
-        (Some(message), if before.is_some() { Nomination::Cleared } else { Nomination::Kept })
+        Evicted::Settled(Some(message), if before.is_some() { Nomination::Cleared } else { Nomination::Kept })
+    }
+
+    /// What is evicted from a node that was found to be a candidate, for extenders.
+    fn candidate(&mut self, id: PodId, slot: Slot) -> Candidate {
+        let (outcome, victims) = self.dry_run(id, slot);
+        let violations = if let Outcome::Fits(cost) = outcome { cost.violations as i64 } else { 0 };
+        let victims = victims.iter().map(|pod| Rc::clone(&self.tracked(*pod).uid)).collect();
+        Candidate { node: Rc::clone(self.nodes.name(slot)), victims, violations }
+    }
+
+    /// Evicts from the best of the nodes that extenders have left, or says why from none.
+    pub(super) fn preempt_chosen(&mut self, now: Now, id: PodId, chosen: Chosen) -> (Option<String>, Nomination) {
+        let candidates = match chosen {
+            Ok(candidates) => candidates,
+            Err(why) => return (Some(why), Nomination::Kept),
+        };
+        let mut costs: Vec<(Cost, Slot, Vec<PodId>)> = Vec::new();
+        for candidate in candidates {
+            // A node or a victim that has gone meanwhile is no candidate any more.
+            let slot = self.nodes.slot(&candidate.node).filter(|slot| self.nodes.is_present(*slot));
+            let Some(slot) = slot else { continue };
+            let victims: Option<Vec<PodId>> = candidate.victims.iter().map(|uid| self.on_slot(slot, uid)).collect();
+            let Some(mut victims) = victims.filter(|victims| !victims.is_empty()) else { continue };
+            self.sort_by_importance(&mut victims);
+            costs.push((self.cost(&victims, usize::try_from(candidate.violations).unwrap_or(0)), slot, victims));
+        }
+        let Some(least) = costs.iter().map(|(cost, _, _)| cost).min().cloned() else {
+            return (Some("no candidate node for preemption".to_owned()), Nomination::Kept);
+        };
+        costs.retain(|(cost, _, _)| *cost == least);
+        let n = self.draw(costs.len() as u32) as usize;
+        let (_, slot, victims) = costs.swap_remove(n);
+        (None, Nomination::Preempts(self.evict(now, id, slot, &victims)))
     }
 
     /// Whether victims on the node that a pod is nominated for are still terminating.
@@ -220,8 +269,15 @@ impl Scheduler {
         self.there(slot).iter().any(going)
     }
 
-    /// The slots where evictions cost least. The reasons of the other nodes are added to `said`.
-    fn candidates(&mut self, id: PodId, said: &mut Rejections, helpless: &Rejection) -> Vec<Slot> {
+    /// The slots where evictions cost least, or all where they help. The reasons of the other nodes are added to
+    /// `said`.
+    fn candidates(
+        &mut self,
+        id: PodId,
+        said: &mut Rejections,
+        helpless: &Rejection,
+        (opinion, all): (&Opinion, bool),
+    ) -> Vec<Slot> {
         let class = self.peers.class(self.tracked(id).class);
         let key = (class.shape_id, self.tracked(id).priority);
         let keeps = !class.is_particular() && class.shape.only.is_none();
@@ -238,10 +294,11 @@ impl Scheduler {
                 preview.rows[slot as usize] = Row { seen: self.nodes.now(), outcome };
             }
             match &preview.rows[slot as usize].outcome {
-                Outcome::Absent => {}
+                Outcome::Absent => self.say_refused(id, slot, opinion, helpless, said),
                 Outcome::NotHelpful => said.add(helpless.clone(), 1),
                 Outcome::NoVictims => said.add(Rejection::unresolvable("DefaultPreemption", explain::NO_VICTIMS), 1),
                 Outcome::Fails(rejection) => said.add(rejection.clone(), 1),
+                Outcome::Fits(_) if all => best.push(slot),
                 Outcome::Fits(cost) => match least.as_ref().map_or(std::cmp::Ordering::Less, |least| cost.cmp(least)) {
                     std::cmp::Ordering::Less => {
                         least = Some(cost.clone());
@@ -260,6 +317,26 @@ impl Scheduler {
             self.evictions.previews.insert(key, preview);
         }
         best
+    }
+
+    /// Says why evictions do not help on a node that only extenders refuse: none is needed for all that the scheduler
+    /// knows.
+    fn say_refused(&self, id: PodId, slot: Slot, opinion: &Opinion, helpless: &Rejection, said: &mut Rejections) {
+        let refused = if self.nodes.is_present(slot) { self.refusal(slot, opinion) } else { None };
+        let Some(refused) = refused else { return };
+        let priority = self.tracked(id).priority;
+        said.add(
+            match self.there(slot).iter().any(|pod| self.tracked(*pod).priority < priority) {
+                _ if refused.unresolvable => helpless.clone(),
+                false => Rejection::unresolvable("DefaultPreemption", explain::NO_VICTIMS),
+                true => {
+                    let why = format!("expected at least one victim pod on node {:?}", self.nodes.name(slot));
+                    let reasons = vec![Reason::Said(Rc::from(why))];
+                    Rejection { plugin: "DefaultPreemption", reasons, unresolvable: true }
+                }
+            },
+            1,
+        );
     }
 
     /// The result of evictions from a node for a pod (`SelectVictimsOnNode`), and the victims, most important first.
@@ -302,18 +379,24 @@ impl Scheduler {
             }
         }
         self.sort_by_importance(&mut victims);
-        let Some(first) = victims.first() else { return (Outcome::Absent, Vec::new()) };
-        let highest = self.tracked(*first).priority;
+        if victims.is_empty() {
+            return (Outcome::Absent, Vec::new());
+        }
+        (Outcome::Fits(self.cost(&victims, violations)), victims)
+    }
+
+    /// What it costs to evict pods, of which there is one, and which come most important first.
+    fn cost(&self, victims: &[PodId], violations: usize) -> Cost {
+        let highest = self.tracked(victims[0]).priority;
         let priorities = victims.iter().map(|pod| self.tracked(*pod).priority);
         let started = victims.iter().filter(|pod| self.tracked(**pod).priority == highest);
-        let cost = Cost {
+        Cost {
             violations,
             highest,
             sum: priorities.map(|p| i64::from(p) + (1 << 31)).sum(),
             victims: victims.len(),
             started: Reverse(started.map(|pod| self.tracked(*pod).started).min().expect("the first is among them")),
-        };
-        (Outcome::Fits(cost), victims)
+        }
     }
 
     /// Higher priority first, then earlier start (`MoreImportantPod`).
@@ -325,8 +408,7 @@ impl Scheduler {
     }
 
     /// Nominates a pod for a node from which others are evicted.
-    fn evict(&mut self, now: Now, id: PodId, slot: Slot) -> Preemption {
-        let (_, victims) = self.dry_run(id, slot);
+    fn evict(&mut self, now: Now, id: PodId, slot: Slot, victims: &[PodId]) -> Preemption {
         let priority = self.tracked(id).priority;
         let lower: Vec<PodId> =
             self.nodes.nominees(slot).iter().filter(|n| n.priority < priority).map(|n| n.pod).collect();

@@ -1,6 +1,6 @@
 //! The scheduler as a process: election, informers, binds, conditions and Events around the pure [`Scheduler`].
 //!
-//! Its input are messages of the API server, its output are requests. It never
+//! Its input are messages of the API server and answers of extenders, its output are requests and questions. It never
 //! - decides without leadership, or from a pod view that is older than its leadership, so that it misses no bind of an
 //!   earlier leader. Binds that an earlier leader sends later carry an older fence and are refused;
 //! - forgets an assumed pod while its bind may still be carried out. After a lost reply it reads the pod, not from its
@@ -10,6 +10,7 @@
 mod binds;
 mod claims;
 mod evictions;
+mod extenders;
 mod freshness;
 mod recorders;
 mod reports;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use binds::{Bind, Binds};
 use claims::Claims;
+use extenders::Asks;
 use freshness::Freshness;
 use recorders::Recorders;
 use reports::{Reports, condition_patch};
@@ -32,6 +34,7 @@ use requests::{Requests, Sent};
 use surroundings::Surroundings;
 
 use super::advice::Advice;
+use super::extenders::{Extender, Question};
 use super::gpu::GPU_INDEX;
 use super::preemption::Nomination;
 use super::profile::Profile;
@@ -40,6 +43,7 @@ use crate::api::{
     Call, Fence, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Status, Subresource, ToServer,
     WriteOptions,
 };
+use crate::apiserver::Answered;
 use crate::client::{Change, ElectionTimes, Elector, EventType, Informer, InformerConfig, View};
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
@@ -75,6 +79,43 @@ pub struct SchedulerConfig {
     /// recording that does not say so, it does not.
     #[serde(default)]
     pub devices: bool,
+    /// The extenders that have a say in its decisions.
+    #[serde(default = "no_extenders")]
+    pub extenders: Rc<[Extender]>,
+}
+
+fn no_extenders() -> Rc<[Extender]> {
+    Rc::from([])
+}
+
+/// A message to the scheduler. In recordings, those of the API server stand as they are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum In {
+    /// From the API server.
+    Api(FromServer),
+    /// What came of a question to an extender.
+    Extender {
+        /// The question's number.
+        asked: u64,
+        /// The answer.
+        answer: Answered,
+    },
+}
+
+/// A message of the scheduler. In recordings, those to the API server stand as they are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Out {
+    /// To the API server.
+    Api(ToServer),
+    /// A question to an extender. It gets an answer or none; a second one does not matter.
+    Ask {
+        /// Its number.
+        ask: u64,
+        /// The question.
+        question: Box<Question>,
+    },
 }
 
 impl Default for SchedulerConfig {
@@ -87,6 +128,7 @@ impl Default for SchedulerConfig {
             profiles: Rc::from([Profile::default()]),
             volumes: true,
             devices: true,
+            extenders: no_extenders(),
         }
     }
 }
@@ -114,6 +156,9 @@ pub struct SchedulerProcess {
     /// Whether pods that wait for their claims may have to wait no longer.
     volumes_changed: bool,
     claims: Claims,
+    asks: Asks,
+    /// Messages to the API server, kept so that their memory is used again.
+    calls: Vec<ToServer>,
 }
 
 fn informer(kind: Kind, user: &Rc<str>, part: u16, rng: Rng) -> Informer {
@@ -150,10 +195,12 @@ impl SchedulerProcess {
             nodes: View::new(Kind::NODE, &[]),
             recorder: Recorders::new(&profiles, config.record_events, fork(EVENTS)),
             requests: Requests::new(CALLS),
-            core: Scheduler::new(&profiles, fork(0)),
+            core: Scheduler::new(&profiles, fork(0)).with_extenders(&config.extenders),
             surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS), (config.volumes, config.devices)),
             volumes_changed: false,
             claims: Claims::default(),
+            asks: Asks::new(config.extenders),
+            calls: Vec::new(),
             user,
             started: false,
             freshness: Freshness::default(),
@@ -170,10 +217,12 @@ impl SchedulerProcess {
     }
 
     /// Gives its leadership up for good, because the process is about to end.
-    pub fn resign(&mut self, now: Now, out: &mut Vec<ToServer>) {
+    pub fn resign(&mut self, now: Now, out: &mut Vec<Out>) {
+        let mut calls = Vec::new();
         if let Some(elector) = &mut self.elector {
-            elector.resign(now, out);
+            elector.resign(now, &mut calls);
         }
+        out.extend(calls.into_iter().map(Out::Api));
     }
 
     /// Whether it has resigned, and has nothing to say about that any more.
@@ -237,6 +286,7 @@ impl SchedulerProcess {
                 None => {
                     self.reports.remove(&change.key);
                     self.drop_bind(&change.key);
+                    self.asks.remove(&change.key);
                     self.core.pod_removed(now, &change.key);
                 }
             }
@@ -332,9 +382,9 @@ impl SchedulerProcess {
                 self.apply_pod(now, key, &pod, out);
             }
             Ok(Response::Object(Object::Pod(pod))) => {
-                let wanted = pod.meta.deletion_timestamp.is_none() && self.core.has_node(&node);
+                let wanted = pod.meta.deletion_timestamp.is_none() && self.core.has_node(&node) && !bind.by_extender;
                 if wanted && self.is_leader(now) {
-                    self.bind(now, key.clone(), uid, node, out);
+                    self.bind_ourselves(now, key.clone(), uid, node, out);
                 } else if wanted {
                     self.binds.doubt(now, key);
                 } else {
@@ -355,8 +405,15 @@ impl SchedulerProcess {
         self.check_claims_of(now, pod, out);
     }
 
-    /// Sends a bind, for the first time or again.
+    /// Binds a pod, or has an extender bind it.
     fn bind(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
+        if !self.bind_by_extender(now, (&pod, &uid), &node, 0) {
+            self.bind_ourselves(now, pod, uid, node, out);
+        }
+    }
+
+    /// Sends a bind, for the first time or again.
+    fn bind_ourselves(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
         let devices = self.core.devices(&pod);
         let index = (!devices.is_empty()).then(|| (GPU_INDEX.to_owned(), devices.to_string()));
         let annotations = index.into_iter().collect();
@@ -365,9 +422,15 @@ impl SchedulerProcess {
         self.binds.sent(pod, uid, node, id);
     }
 
-    /// Writes into a pod's conditions that it is unschedulable.
-    fn report(&mut self, now: Now, key: ObjectKey, uid: Rc<str>, message: Rc<str>, out: &mut Vec<ToServer>) {
-        self.reports.insert(key.clone(), uid, message);
+    /// Writes into a pod's conditions why it is on no node.
+    fn report(
+        &mut self,
+        now: Now,
+        (key, uid): (ObjectKey, Rc<str>),
+        (reason, message): (&'static str, String),
+        out: &mut Vec<ToServer>,
+    ) {
+        self.reports.insert(key.clone(), uid, reason, Rc::from(message));
         self.send_report(now, key, out);
     }
 
@@ -376,7 +439,7 @@ impl SchedulerProcess {
         let Some(report) = self.reports.get(&key) else { return };
         let pod = self.pods.get(&key).and_then(Object::get::<core_v1::Pod>);
         let pod = pod.filter(|p| *p.uid() == *report.uid && p.spec.node.is_none());
-        let Some(patch) = pod.and_then(|pod| condition_patch(now, pod, &report.message)) else {
+        let Some(patch) = pod.and_then(|pod| condition_patch(now, pod, report.reason, &report.message)) else {
             self.reports.remove(&key);
             return;
         };
@@ -439,6 +502,8 @@ impl SchedulerProcess {
             for key in self.binds.pods().cloned().collect::<Vec<_>>() {
                 self.drop_bind(&key);
             }
+            self.asks.clear();
+            self.core.nobody_is_asked(now);
             if self.pods.revision() < term {
                 self.relist(now, Some(term), out);
             }
@@ -512,37 +577,59 @@ impl SchedulerProcess {
         if self.claims.changed {
             self.check_claims(now, out);
         }
-        while self.requests.len() + self.binds.doubtful() < limits::SCHEDULER_IN_FLIGHT {
-            match self.core.next(now) {
-                None => break,
-                Some(Decision::Bind { pod, uid, node, volumes, claims, .. }) => {
-                    if !claims.is_empty() {
-                        self.claims.add(pod.clone(), claims);
-                    }
-                    if volumes.is_empty() {
-                        self.bind_after_claims(now, pod, uid, node, out);
-                    } else {
-                        self.bind_volumes(now, (pod, uid), node, &volumes, out);
-                    }
+        self.take_answers(now, out);
+        while self.requests.len() + self.binds.doubtful() + self.asks.len() < limits::SCHEDULER_IN_FLIGHT {
+            let Some(decision) = self.core.next(now) else { break };
+            self.carry_out(now, Some(decision), out);
+        }
+    }
+
+    /// Carries out a decision, if there is one.
+    fn carry_out(&mut self, now: Now, decision: Option<Decision>, out: &mut Vec<ToServer>) {
+        match decision {
+            None => {}
+            Some(Decision::Bind { pod, uid, node, volumes, claims, .. }) => {
+                if !claims.is_empty() {
+                    self.claims.add(pod.clone(), claims);
                 }
-                Some(Decision::Unschedulable { pod, uid, message, nomination, idle }) => {
-                    if let Some(claim) = idle {
-                        self.deallocate(now, &claim, out);
-                    }
-                    if let Some(object) = self.pods.get(&pod) {
-                        self.recorder.record(now, object, EventType::Warning, "FailedScheduling", &message, out);
-                    }
-                    match &nomination {
-                        Nomination::Kept => {}
-                        Nomination::Cleared => self.patch_nomination(now, &pod, &uid, None, out),
-                        Nomination::Preempts(preemption) => {
-                            self.patch_nomination(now, &pod, &uid, Some(&preemption.node), out);
-                            self.preempt(now, (&pod, &uid), preemption, out);
-                        }
-                    }
-                    self.report(now, pod, uid, Rc::from(message), out);
+                if volumes.is_empty() {
+                    self.bind_after_claims(now, pod, uid, node, out);
+                } else {
+                    self.bind_volumes(now, (pod, uid), node, &volumes, out);
                 }
             }
+            Some(Decision::Unschedulable { pod, uid, message, nomination, idle }) => {
+                if let Some(claim) = idle {
+                    self.deallocate(now, &claim, out);
+                }
+                self.record_failure(now, &pod, &message, out);
+                match &nomination {
+                    Nomination::Kept => {}
+                    Nomination::Cleared => self.patch_nomination(now, &pod, &uid, None, out),
+                    Nomination::Preempts(preemption) => {
+                        self.patch_nomination(now, &pod, &uid, Some(&preemption.node), out);
+                        self.preempt(now, (&pod, &uid), preemption, out);
+                    }
+                }
+                self.report(now, (pod, uid), ("Unschedulable", message), out);
+            }
+            Some(Decision::AskNodes { pod, uid, nodes, nominated }) => {
+                self.ask_about_nodes(now, (pod, uid), nodes, nominated, out);
+            }
+            Some(Decision::AskVictims { pod, uid, opinion, candidates }) => {
+                self.ask_about_victims(now, (pod, uid), (opinion, candidates), out);
+            }
+            Some(Decision::Failed { pod, uid, message }) => {
+                self.record_failure(now, &pod, &message, out);
+                self.patch_nomination(now, &pod, &uid, None, out);
+                self.report(now, (pod, uid), ("SchedulerError", message), out);
+            }
+        }
+    }
+
+    fn record_failure(&mut self, now: Now, pod: &ObjectKey, message: &str, out: &mut Vec<ToServer>) {
+        if let Some(object) = self.pods.get(pod) {
+            self.recorder.record(now, object, EventType::Warning, "FailedScheduling", message, out);
         }
     }
 
@@ -560,6 +647,7 @@ impl SchedulerProcess {
             self.give_up_volumes(now, &key, "context deadline exceeded", out);
         }
         self.claims.handle_timeout(now);
+        self.asks.handle_timeout(now);
         while let Some(key) = self.reports.pop_due(now) {
             if self.is_leader(now) {
                 self.send_report(now, key, out);
@@ -570,32 +658,28 @@ impl SchedulerProcess {
     }
 }
 
-impl Machine for SchedulerProcess {
-    type In = FromServer;
-    type Out = ToServer;
-
-    fn handle(&mut self, now: Now, input: FromServer, out: &mut Vec<ToServer>) {
+impl SchedulerProcess {
+    fn handle_api(&mut self, now: Now, input: &FromServer, out: &mut Vec<ToServer>) {
         if let Some(elector) = &mut self.elector {
-            elector.handle(now, &input, out);
+            elector.handle(now, input, out);
         }
-        self.recorder.handle(now, &input, out);
-        self.pod_informer.handle(now, &input, &mut self.pods, out, &mut self.changes);
+        self.recorder.handle(now, input, out);
+        self.pod_informer.handle(now, input, &mut self.pods, out, &mut self.changes);
         self.check_view(now, out);
-        self.node_informer.handle(now, &input, &mut self.nodes, out, &mut self.changes);
-        let about = self.surroundings.handle(now, &input, &mut self.core, out);
+        self.node_informer.handle(now, input, &mut self.nodes, out, &mut self.changes);
+        let about = self.surroundings.handle(now, input, &mut self.core, out);
         self.volumes_changed |= about.volumes;
         self.claims.changed |= about.devices;
         self.check_claims_view(now, out);
         self.apply_changes(now, out);
-        match &input {
+        match input {
             FromServer::Reply(id, result) => self.handle_reply(now, *id, result, out),
             FromServer::Disconnected => self.disconnected(now, out),
             FromServer::Watch(..) => {}
         }
-        self.act(now, out);
     }
 
-    fn handle_timeout(&mut self, now: Now, out: &mut Vec<ToServer>) {
+    fn handle_timeouts(&mut self, now: Now, out: &mut Vec<ToServer>) {
         if !self.started {
             self.started = true;
             // Without a fence there is no revision to wait for, so the first list is read from the store.
@@ -614,7 +698,35 @@ impl Machine for SchedulerProcess {
         self.surroundings.handle_timeout(now, out);
         self.handle_own_timeouts(now, out);
         self.core.handle_timeout(now);
-        self.act(now, out);
+    }
+
+    /// Acts, and hands on what there is to say.
+    fn end_turn(&mut self, now: Now, mut calls: Vec<ToServer>, out: &mut Vec<Out>) {
+        self.act(now, &mut calls);
+        out.extend(calls.drain(..).map(Out::Api));
+        self.calls = calls;
+        let questions = self.asks.take_questions();
+        out.extend(questions.map(|(ask, question)| Out::Ask { ask, question: Box::new(question) }));
+    }
+}
+
+impl Machine for SchedulerProcess {
+    type In = In;
+    type Out = Out;
+
+    fn handle(&mut self, now: Now, input: In, out: &mut Vec<Out>) {
+        let mut calls = std::mem::take(&mut self.calls);
+        match input {
+            In::Api(message) => self.handle_api(now, &message, &mut calls),
+            In::Extender { asked, answer } => self.asks.answered(asked, answer),
+        }
+        self.end_turn(now, calls, out);
+    }
+
+    fn handle_timeout(&mut self, now: Now, out: &mut Vec<Out>) {
+        let mut calls = std::mem::take(&mut self.calls);
+        self.handle_timeouts(now, &mut calls);
+        self.end_turn(now, calls, out);
     }
 
     fn poll_timeout(&self) -> Option<Deadline> {
@@ -630,6 +742,7 @@ impl Machine for SchedulerProcess {
             self.requests.poll_timeout(),
             self.binds.poll_timeout(),
             self.claims.poll_timeout(),
+            self.asks.poll_timeout(),
             self.reports.poll_timeout(),
         ]
         .into_iter()
@@ -637,5 +750,7 @@ impl Machine for SchedulerProcess {
     }
 }
 
+#[cfg(test)]
+mod extender_tests;
 #[cfg(test)]
 mod tests;

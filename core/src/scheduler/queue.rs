@@ -5,7 +5,8 @@
 //! becomes the scout. So a thousand pods that wait for room cost one attempt per free place, and no pod overtakes
 //! another.
 //!
-//! A pod that found no nodes at all was rejected by no plug-in. It is retried after any event, as in kube-scheduler.
+//! A pod that found no nodes at all was rejected by no plug-in, and what an extender has refused it for nobody knows.
+//! Such a pod is retried after any event, as in kube-scheduler.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,8 +100,8 @@ impl Queue {
         Some(turn.pod)
     }
 
-    /// Records that a popped pod has found no node. `rejected` says whether plug-ins rejected it; otherwise there were
-    /// no nodes. Returns whether it was its group's scout.
+    /// Records that a popped pod has found no node. `rejected` says whether only plug-ins rejected it; otherwise there
+    /// were no nodes, or an extender did. Returns whether it was its group's scout.
     pub fn unschedulable(&mut self, now: Mono, pod: PodId, rejected: bool) -> bool {
         let turn = self.turn(now, pod, self.items[&pod].turn.priority.0);
         let item = self.item(pod);

@@ -56,6 +56,7 @@ fn decisions(s: &mut Scheduler, now: Now) -> Vec<String> {
             format!("{}>{node}", pod.name())
         }
         Decision::Unschedulable { pod, .. } => format!("{}!", pod.name()),
+        other => panic!("there are no extenders: {other:?}"),
     })
     .collect()
 }
@@ -626,6 +627,7 @@ fn shares(s: &mut Scheduler, now: Now) -> Vec<String> {
         .map(|d| match d {
             Decision::Bind { pod, node, devices, .. } => format!("{}>{node}:{devices}", pod.name()),
             Decision::Unschedulable { pod, .. } => format!("{}!", pod.name()),
+            other => panic!("there are no extenders: {other:?}"),
         })
         .collect()
 }

@@ -29,6 +29,7 @@ impl Scheduler {
         self.wake_idle(now, Some((events, slot)), |s, class| s.peers.concerns(kin, class));
         if !events.is_empty() {
             self.wake_nominees(now, slot);
+            self.queue.wake_unrejected(now.mono);
         }
     }
 

@@ -15,7 +15,7 @@ use skeg_core::agent::{self, AgentConfig, NodeAgent, RuntimeCommand, RuntimeEven
 use skeg_core::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer, WriteOptions};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::controllers::{ControllerManager, ManagerConfig};
-use skeg_core::scheduler::{SchedulerConfig, SchedulerProcess};
+use skeg_core::scheduler::{self, SchedulerConfig, SchedulerProcess};
 use skeg_core::store::{self, MemoryStore, StoreClient};
 use skeg_core::{Kinds, Machine, Mono, Now, Object, Revision, Rng, Wall};
 
@@ -491,9 +491,13 @@ fn record_small(dir: &Path) {
             queue.push_back(apiserver::In::Client(ConnId(9), request));
         }
         let to_api = |conn: u64| move |message| apiserver::In::Client(ConnId(conn), message);
+        let asks_nobody = |said| match said {
+            scheduler::Out::Api(message) => to_api(1)(message),
+            scheduler::Out::Ask { .. } => panic!("it has no extenders"),
+        };
         let mut out = api.step(now, None);
         queue.extend(manager.step(now, None).into_iter().map(to_api(0)));
-        queue.extend(scheduler.step(now, None).into_iter().map(to_api(1)));
+        queue.extend(scheduler.step(now, None).into_iter().map(asks_nobody));
         let mut told = agent.step(now, None);
         loop {
             for command in std::mem::take(&mut told) {
@@ -518,7 +522,8 @@ fn record_small(dir: &Path) {
                         queue.extend(manager.step(now, Some(message)).into_iter().map(to_api(0)));
                     }
                     apiserver::Out::Client(ConnId(1), message) => {
-                        queue.extend(scheduler.step(now, Some(message)).into_iter().map(to_api(1)));
+                        let said = scheduler.step(now, Some(scheduler::In::Api(message)));
+                        queue.extend(said.into_iter().map(asks_nobody));
                     }
                     apiserver::Out::Client(ConnId(2), message) => {
                         told.extend(agent.step(now, Some(agent::In::Api(message))));

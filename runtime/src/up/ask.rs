@@ -238,6 +238,8 @@ pub enum Inbound {
     Probed(String, Result<Found, String>),
     /// The answers to the API server's questions with this number.
     Consulted(u64, Vec<Answered>),
+    /// What came of a question of the scheduler, which is the member of this number, to an extender.
+    Extender(usize, u64, Answered),
     /// The journal has everything up to this number safely on disk.
     Synced(u64),
     /// Something that the runtime of the Docker node tells its agent.

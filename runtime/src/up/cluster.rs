@@ -21,14 +21,13 @@ use skeg_core::auth::{Authority, Mode};
 use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{LoadBalancerRange, Metrics, PodRanges};
 use skeg_core::proxy::ProxyConfig;
-use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kind, Kinds, Machine, Now, Object, ObjectKey, Rng};
 use skeg_sim::ids::{Id, NodeId};
 use skeg_sim::metrics::SimulatedMetrics;
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::{Fire, NodeRuntime};
-use skeg_sim::scenario::ImageProfile;
+use skeg_sim::scenario::{ImageProfile, Scheduling};
 use skeg_sim::subnet::Subnet;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -42,6 +41,7 @@ use super::clients::Clients;
 use super::clock::Clock;
 use super::consult::{self, Reached};
 use super::docker::{self, Docker};
+use super::extenders::Lines;
 use super::flow;
 use super::keeper::Keeper;
 use super::pki::{self, FrontProxy, Pair};
@@ -108,7 +108,7 @@ pub struct Plan {
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
     /// How pods are scheduled.
-    pub profiles: Vec<Profile>,
+    pub scheduling: Scheduling,
     /// What the machines are recorded by.
     pub recorder: Option<Recorder>,
     /// Creates the objects that every cluster has.
@@ -291,6 +291,8 @@ pub struct Cluster {
     /// The network of cluster IPs.
     services: (Ipv4Addr, u8),
     aggregator: Aggregator,
+    /// How the scheduler's extenders are reached.
+    extenders: Lines,
     flows: flow::Keeper,
     /// Dropped once everything that was led has been given up.
     leaving: Option<oneshot::Sender<()>>,
@@ -314,7 +316,8 @@ impl Cluster {
     /// Builds the machines without running them. Fails if a thread cannot be started.
     pub fn new(plan: Plan, kinds: Kinds, store: Keeper, shared: Shared, outside: Outside) -> Result<Cluster, String> {
         let Plan { seed, nodes, first_node, tokens, docker, components, several, load_balancers, .. } = plan;
-        let Plan { api, authorisation, root_ca, front_proxy, images, profiles, bootstrap, recorder, .. } = plan;
+        let Plan { api, authorisation, root_ca, front_proxy, images, scheduling, bootstrap, recorder, .. } = plan;
+        let extenders = Lines::new(&scheduling.extenders)?;
         let tape = Tape::new(recorder, kinds.clone());
         // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
         let metrics: Metrics = match docker {
@@ -325,7 +328,8 @@ impl Cluster {
             leader_elect: several.is_some(),
             election: several.as_ref().map_or_else(ElectionTimes::default, |several| several.election),
             host: several.as_ref().map(|several| Rc::from(several.holder.as_str())),
-            profiles: profiles.into(),
+            profiles: scheduling.profiles.into(),
+            extenders: scheduling.extenders.iter().map(|e| e.extender.clone()).collect(),
             record_events: true,
             service_cidr: api.service_cidr,
             max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
@@ -423,6 +427,7 @@ impl Cluster {
             certificates,
             services: (service_cidr.0.into(), service_cidr.1),
             aggregator: Aggregator::new(front_proxy),
+            extenders,
             flows: flow::Keeper::new(),
             leaving: None,
             shared,
@@ -536,6 +541,7 @@ impl Cluster {
                 self.look_at_api_services();
             }
             Inbound::Consulted(id, answers) => self.queue.push_back(Message::Consulted(id, answers)),
+            Inbound::Extender(member, asked, answer) => self.extender_answered(member, asked, answer),
             Inbound::Synced(number) => {
                 let told = self.store.synced(number);
                 self.after_store(told);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderName};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use skeg_core::apiserver::{Answered, ApiServer, Callee, Consultation};
 use skeg_core::{Kind, Object};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -68,29 +69,39 @@ async fn post(uri: &Uri, dial: Option<Reached>, question: &Consultation) -> Answ
     let name = ServerName::try_from(host.clone()).map_err(|e| e.to_string())?;
     let connector = TlsConnector::from(Arc::new(client(question.ca.as_deref())?));
     let stream = connector.connect(name, stream).await.map_err(|e| format!("tls: {e}"))?;
+    let headers = [(CONTENT_TYPE, "application/json"), (ACCEPT, "application/json, */*")];
+    let (code, body) = exchange(stream, uri, &headers, question.body.to_string()).await?;
+    match code {
+        200..300 => serde_json::from_slice::<Value>(&body).map_err(|e| format!("invalid answer: {e}")),
+        404 => Err("the server could not find the requested resource".to_owned()),
+        500.. => {
+            let said = String::from_utf8_lossy(&body);
+            Err(format!("an error on the server ({:?}) has prevented the request from succeeding", said.trim()))
+        }
+        code => Err(format!("the server responded with the status code {code} but did not return more information")),
+    }
+}
+
+/// Posts a body over a stream, and reads the status code and the body of the answer.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    uri: &Uri,
+    headers: &[(HeaderName, &str)],
+    body: String,
+) -> Result<(u16, Vec<u8>), String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     let connection = tokio::spawn(connection);
     let answered = async {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let authority = uri.authority().map_or(host.as_str(), |authority| authority.as_str());
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
         let request = Request::builder().method(Method::POST).uri(path).header(HOST, authority);
-        let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json, */*");
-        let request = request.body(Full::new(Bytes::from(question.body.to_string()))).map_err(|e| e.to_string())?;
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|e| e.to_string())?;
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let code = response.status().as_u16();
         let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(|e| e.to_string())?.to_bytes();
-        match code {
-            200..300 => serde_json::from_slice::<Value>(&body).map_err(|e| format!("invalid answer: {e}")),
-            404 => Err("the server could not find the requested resource".to_owned()),
-            500.. => {
-                let said = String::from_utf8_lossy(&body);
-                Err(format!("an error on the server ({:?}) has prevented the request from succeeding", said.trim()))
-            }
-            code => {
-                Err(format!("the server responded with the status code {code} but did not return more information"))
-            }
-        }
+        Ok((code, body.to_vec()))
     };
     let answered = answered.await;
     connection.abort();

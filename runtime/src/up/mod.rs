@@ -24,6 +24,7 @@ mod dns;
 mod docker;
 mod doctor;
 pub mod envtest;
+mod extenders;
 mod flow;
 #[cfg(test)]
 mod fuzz;
@@ -60,8 +61,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use skeg_core::controllers::LoadBalancerRange;
-use skeg_core::scheduler::profile::Profile;
-use skeg_sim::scenario::ImageProfile;
+use skeg_sim::scenario::{ImageProfile, Scheduling};
 use tokio::net::TcpListener;
 
 pub use agents::{AGENT_HELP, AgentArgs, agent};
@@ -85,7 +85,7 @@ use crate::disk::explain;
 /// `skeg up`: runs until it is asked to stop.
 pub fn up(args: &UpArgs) -> Result<Exit, String> {
     start_log(args.log_format);
-    let profiles = scheduler_profiles(args.scheduler_config.as_deref())?;
+    let scheduling = scheduling(args.scheduler_config.as_deref())?;
     let runtime = service::http_threads()?;
     let listener = runtime.block_on(TcpListener::bind(args.listen)).map_err(|e| listen_error(args.listen, &e))?;
     let address = listener.local_addr().map_err(|e| listen_error(args.listen, &e))?;
@@ -165,7 +165,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
         components: Components { controllers: true, scheduler: true },
         load_balancers: LoadBalancerRange { cidr: args.load_balancer_range },
         images: image_profiles(args.image_profile.as_deref())?,
-        profiles,
+        scheduling,
         clock: Clock::new(args.speed),
         api,
         advertised,
@@ -198,13 +198,13 @@ fn image_profiles(file: Option<&Path>) -> Result<BTreeMap<String, ImageProfile>,
 }
 
 /// Reads the file of `--scheduler-config`. What it asks and is not carried out is logged.
-fn scheduler_profiles(file: Option<&Path>) -> Result<Vec<Profile>, String> {
-    let Some(path) = file else { return Ok(vec![Profile::default()]) };
+fn scheduling(file: Option<&Path>) -> Result<Scheduling, String> {
+    let Some(path) = file else { return Ok(Scheduling::default()) };
     let bytes = std::fs::read(path).map_err(|e| format!("error: {}: {}", path.display(), explain(&e)))?;
     let read = skeg_sim::files::scheduler::read_file(&path.display().to_string(), &bytes);
     let configuration = read.map_err(|problems| problems.to_string())?;
     configuration.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(configuration.scheduling.profiles)
+    Ok(configuration.scheduling)
 }
 
 fn start_log(format: args::LogFormat) {

@@ -15,11 +15,10 @@ use skeg_core::agent::AgentConfig;
 use skeg_core::auth::{Authority, Mode};
 use skeg_core::controllers::LoadBalancerRange;
 use skeg_core::object::{REGION_LABEL, ZONE_LABEL};
-use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::journal::Tail;
 use skeg_core::store::{Codec, DurableStore, MemoryStore, Recovered};
 use skeg_core::{Kinds, Mono, Now};
-use skeg_sim::scenario::ImageProfile;
+use skeg_sim::scenario::{ImageProfile, Scheduling};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,7 +70,7 @@ pub struct Start {
     /// How images behave.
     pub images: BTreeMap<String, ImageProfile>,
     /// How pods are scheduled.
-    pub profiles: Vec<Profile>,
+    pub scheduling: Scheduling,
     /// The cluster's clock.
     pub clock: Clock,
     /// Options of the API server.
@@ -136,7 +135,7 @@ impl Start {
             root_ca: self.root_ca,
             front_proxy: self.front_proxy,
             images: self.images,
-            profiles: self.profiles,
+            scheduling: self.scheduling,
             recorder: self.recorder,
         }
     }

@@ -26,6 +26,7 @@ mod etcd;
 #[cfg(feature = "etcd")]
 #[path = "../../../etcd/tests/etcd/server.rs"]
 mod etcd_server;
+mod extenders;
 mod fit;
 mod flow;
 mod helm;

@@ -62,7 +62,7 @@ impl Webhook {
             for stream in listener.incoming() {
                 let connection = ServerConnection::new(Arc::clone(&config)).expect("TLS can be set up");
                 let stream = StreamOwned::new(connection, stream.expect("it connects"));
-                let Some((mut stream, question)) = read(stream) else { continue };
+                let Some((mut stream, _, question)) = read(stream) else { continue };
                 let body = answer(&question["request"]).to_string();
                 heard.lock().expect("nobody panics").push(question["request"].clone());
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
@@ -77,10 +77,11 @@ impl Webhook {
     }
 }
 
-/// Reads a request; `None` if the client does not trust the certificate.
-fn read<S: Read + Write>(stream: S) -> Option<(S, Value)> {
+/// Reads a request: its first line and its body. `None` if the client does not trust the certificate.
+pub fn read<S: Read + Write>(stream: S) -> Option<(S, String, Value)> {
     let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
+    reader.read_line(&mut first).ok()?;
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
@@ -92,7 +93,7 @@ fn read<S: Read + Write>(stream: S) -> Option<(S, Value)> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((reader.into_inner(), serde_json::from_slice(&body).ok()?))
+    Some((reader.into_inner(), first, serde_json::from_slice(&body).ok()?))
 }
 
 fn review(request: &Value, more: Value) -> Value {

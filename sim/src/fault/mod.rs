@@ -9,6 +9,7 @@ mod api_server;
 mod clock;
 mod control;
 mod draw;
+mod extender;
 mod freeze;
 mod layered;
 mod moment;
@@ -140,10 +141,11 @@ faults! {
     freeze { Freeze "freeze" }
     replies { LateReplies "lateReplies" }
     moment { Crash "crash" }
+    extender { ExtenderTrouble "extenderTrouble" ExtenderRefusal "extenderRefusal" }
 }
 
 /// Faults that only a scenario can list; they are never drawn from the seed.
-pub const BY_HAND: &[&str] = &["start", "heal", "crashPods"];
+pub const BY_HAND: &[&str] = &["start", "heal", "crashPods", "extenderTrouble", "extenderRefusal"];
 
 impl Fault {
     /// What must exist in the cluster for the fault to be possible.

@@ -118,7 +118,7 @@ pub fn load(paths: &[String], source: &dyn Source, options: &LoadOptions) -> Res
         }
     }
     let mut loaded = assemble(paths, given, manifests, scenarios.first(), options, &mut problems);
-    loaded.warnings.extend(configuration.warnings);
+    loaded.warnings.extend(configuration.warnings.into_iter().chain(configuration.simulated));
     problems.sort();
     problems.warnings.clone_from(&loaded.warnings);
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }

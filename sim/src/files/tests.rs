@@ -119,6 +119,9 @@ fn every_fault_has_a_name_in_files() {
         ),
         ("crash: {machine: dns-0, downFor: 5s}", "the processes of the machine of dns-0 crash, for 5s"),
         ("crashPods: {selector: \"a=b\"}", "pods a=b in default crash"),
+        ("extenderTrouble: {for: 1m}", "extenders fail, for 60s"),
+        ("extenderTrouble: {silent: true}", "extenders do not answer"),
+        ("extenderRefusal: {names: [node-1], for: 1m}", "extenders refuse node-1, for 60s"),
     ] {
         let spec = format!("  manifests: [app.yaml]\n  timeline:\n  - at: 1m\n    {step}\n");
         let loaded = scenario(&spec).unwrap_or_else(|problems| panic!("{step}: {problems}"));

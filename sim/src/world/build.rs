@@ -17,6 +17,7 @@ use super::hosts::{ApiHost, Clocks, NodeHost, StoreHost};
 use super::timers::Timers;
 use super::{Event, STORE_HOST, Scratch, Struck, TAGS, Trace, World};
 use crate::event_queue::EventQueue;
+use crate::extender::{self, Extenders};
 use crate::fault::Layered;
 use crate::ids::{ApiId, Id, NodeId, ProcessId, Table};
 use crate::invariant::Checkers;
@@ -146,6 +147,7 @@ impl World {
             net: Network::new(cluster.latency, Rng::stream(seed, "network", 0)),
             rng: Rng::stream(seed, "world", 0),
             images: scenario.images.clone(),
+            extenders: Extenders::default(),
             timeline,
             waiting: Vec::new(),
             in_vain: Vec::new(),
@@ -175,6 +177,7 @@ impl World {
                 election: ElectionTimes::default(),
                 host: None,
                 profiles: scenario.scheduling.profiles.as_slice().into(),
+                extenders: extender::simulated(&scenario.scheduling.extenders),
                 record_events: cluster.record_events,
                 service_cidr: cluster.service_cidr,
                 max_endpoints_per_slice: cluster.max_endpoints_per_slice,

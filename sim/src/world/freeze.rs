@@ -77,6 +77,7 @@ impl World {
             | Event::ToClient { process, .. }
             | Event::Closed { process, .. }
             | Event::FromStore { process, .. }
+            | Event::Extender { process, .. }
             | Event::Restart { process } => Some(self.processes[*process].host),
             Event::Runtime { node, .. } => Some(self.nodes[*node].host),
             Event::ToStore { .. } | Event::StoreWake => Some(STORE_HOST),

@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use skeg_core::agent;
 use skeg_core::api::{FromServer, ReqId, ToServer};
-use skeg_core::apiserver::{self, ConnId};
+use skeg_core::apiserver::{self, Answered, ConnId};
 use skeg_core::dns::{self, RecordData};
 use skeg_core::object::{Object, ObjectKey, is_mere_report};
 use skeg_core::proxy;
 use skeg_core::random::mix;
+use skeg_core::scheduler;
 use skeg_core::scheduler::advice::Advice;
 use skeg_core::store::{FromStore, MemoryStore, StoreRequest};
 use skeg_core::{Deadline, Machine, Mono, Now, Rng};
@@ -31,6 +32,7 @@ use crate::calendar_queue::moment;
 use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::event_queue::EventQueue;
+use crate::extender::Extenders;
 use crate::fault::{Fault, FaultId, Layered};
 use crate::ids::{ApiId, Id, NodeId, ProcessId, Table};
 use crate::invariant::{Checkers, Commit, Invariant};
@@ -104,6 +106,13 @@ enum Event {
         process: ProcessId,
     },
     StoreWake,
+    /// What an extender says to a scheduler.
+    Extender {
+        process: ProcessId,
+        life: u32,
+        asked: u64,
+        answer: Box<Answered>,
+    },
 }
 
 impl Event {
@@ -120,6 +129,7 @@ impl Event {
             Event::Mend(_) => Tag::Mend,
             Event::Restart { .. } => Tag::Restart,
             Event::StoreWake => Tag::StoreWake,
+            Event::Extender { .. } => Tag::Extender,
         }
     }
 
@@ -130,6 +140,7 @@ impl Event {
             | Event::ToClient { process, .. }
             | Event::Closed { process, .. }
             | Event::FromStore { process, .. }
+            | Event::Extender { process, .. }
             | Event::Restart { process } => process.number(),
             Event::ToStore { api, .. } => api.number(),
             Event::Runtime { node, .. } => node.number(),
@@ -163,10 +174,11 @@ enum Tag {
     Restart,
     StoreWake,
     Mend,
+    Extender,
 }
 
 /// Their names, in order.
-const TAGS: [&str; 11] = [
+const TAGS: [&str; 12] = [
     "wake",
     "to api",
     "to client",
@@ -178,6 +190,7 @@ const TAGS: [&str; 11] = [
     "restart",
     "store wake",
     "mend",
+    "extender",
 ];
 
 /// Buffers for what a machine pushes to `out`; kept so that a step need not allocate.
@@ -185,6 +198,7 @@ const TAGS: [&str; 11] = [
 struct Scratch {
     api: Vec<apiserver::Out>,
     client: Vec<ToServer>,
+    scheduler: Vec<scheduler::Out>,
     agent: Vec<agent::Out>,
     proxy: Vec<proxy::Out>,
     dns: Vec<dns::Out>,
@@ -250,6 +264,7 @@ pub struct World {
     pub(crate) net: Network,
     pub(crate) rng: Rng,
     images: BTreeMap<String, ImageProfile>,
+    pub(crate) extenders: Extenders,
     timeline: Vec<Step>,
     /// The steps that wait for a moment.
     waiting: Vec<Waiting>,
@@ -434,7 +449,14 @@ impl World {
                     self.api_handle(process, apiserver::In::Store(msg), with.map(apiserver::In::Store));
                 }
             }
-            Tag::Wake | Tag::Closed | Tag::Runtime | Tag::Step | Tag::Mend | Tag::Restart | Tag::StoreWake => {
+            Tag::Wake
+            | Tag::Closed
+            | Tag::Runtime
+            | Tag::Step
+            | Tag::Mend
+            | Tag::Restart
+            | Tag::StoreWake
+            | Tag::Extender => {
                 let event = self.event_queue.take(slot);
                 self.carry_out_rare(at, event);
             }
@@ -455,6 +477,10 @@ impl World {
                 self.record_event(at, Tag::Runtime, u64::from(node.number()), u64::from(epoch));
                 self.trace.acting = Some(self.nodes[node].agent);
                 self.runtime(node, epoch, agent_life, fire);
+            }
+            Event::Extender { process, life, asked, answer } => {
+                self.record_process_event(at, Tag::Extender, process, asked);
+                self.to_scheduler(process, life, asked, *answer);
             }
             Event::Step(i) => {
                 self.record_event(at, Tag::Step, i as u64, 0);
@@ -557,7 +583,7 @@ impl World {
         match self.processes[process].running.as_mut() {
             Some(Running::Api(m)) => m.handle_timeout(now, &mut out.api),
             Some(Running::Manager(m)) => m.handle_timeout(now, &mut out.client),
-            Some(Running::Scheduler(m)) => m.handle_timeout(now, &mut out.client),
+            Some(Running::Scheduler(m)) => m.handle_timeout(now, &mut out.scheduler),
             Some(Running::User(m)) => m.handle_timeout(now, &mut out.client),
             Some(Running::Agent(m)) => m.handle_timeout(now, &mut out.agent),
             Some(Running::Proxy(m)) => m.handle_timeout(now, &mut out.proxy),
@@ -580,8 +606,12 @@ impl World {
                 self.send_on(process, |said| &mut said.api, World::from_api);
             }
             Running::Agent(_) => self.send_on(process, |said| &mut said.agent, World::from_agent),
-            Running::Manager(_) | Running::Scheduler(_) | Running::User(_) => {
+            Running::Manager(_) | Running::User(_) => {
                 self.send_on(process, |said| &mut said.client, World::send);
+                self.observe_leaders(process);
+            }
+            Running::Scheduler(_) => {
+                self.send_on(process, |said| &mut said.scheduler, World::from_scheduler);
                 self.observe_leaders(process);
             }
             Running::Proxy(_) => self.send_on(process, |said| &mut said.proxy, World::from_proxy),

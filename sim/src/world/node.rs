@@ -5,8 +5,10 @@ use std::time::Duration;
 use skeg_core::Machine;
 use skeg_core::agent::{self, ProbeAction, RuntimeCommand, RuntimeEvent};
 use skeg_core::api::FromServer;
+use skeg_core::apiserver::Answered;
 use skeg_core::dns::{self, RecordChange};
 use skeg_core::proxy::{self, TableChange};
+use skeg_core::scheduler;
 use skeg_core::store::{self, StoreClient};
 
 use super::{Event, STORE_HOST, World};
@@ -36,6 +38,32 @@ impl World {
         }
         let (delay, fire) = self.nodes[node].runtime.command(command, &self.images);
         self.fire_later(node, delay, fire);
+    }
+
+    /// Passes on what a scheduler says. An extender's answer takes as long as a short call within a data centre.
+    pub(super) fn from_scheduler(&mut self, process: ProcessId, msg: scheduler::Out) {
+        match msg {
+            scheduler::Out::Api(msg) => self.send(process, msg),
+            scheduler::Out::Ask { ask, question } => {
+                let delay = self.rng.duration(Duration::from_millis(1), Duration::from_millis(20));
+                let Some(answer) = self.extenders.answer(&question) else { return };
+                let (life, answer) = (self.processes[process].life, Box::new(answer));
+                let at = self.now + delay.as_nanos() as u64;
+                self.event_queue.push(at, Event::Extender { process, life, asked: ask, answer });
+            }
+        }
+    }
+
+    /// Gives a scheduler what an extender says.
+    pub(super) fn to_scheduler(&mut self, process: ProcessId, life: u32, asked: u64, answer: Answered) {
+        if self.processes[process].life != life {
+            return;
+        }
+        let now = self.clock(self.processes[process].host);
+        if let Some(Running::Scheduler(m)) = self.processes[process].running.as_mut() {
+            m.handle(now, scheduler::In::Extender { asked, answer }, &mut self.scratch.scheduler);
+        }
+        self.deliver(process);
     }
 
     /// Configures a node's services as its proxy says. Like rules in a kernel, the configuration survives the proxy.

@@ -26,6 +26,7 @@ impl World {
             | Event::ToStore { .. }
             | Event::Closed { .. }
             | Event::Runtime { .. }
+            | Event::Extender { .. }
             | Event::Mend(_)
             | Event::Restart { .. }
             | Event::StoreWake => text,

@@ -8,6 +8,7 @@ use skeg_core::api::{Call, FromServer, Status, ToServer, WatchEvent};
 use skeg_core::apiserver::{self, ConnId};
 use skeg_core::object::ObjectKey;
 use skeg_core::random::mix;
+use skeg_core::scheduler;
 use skeg_core::store::{self, FromStore, StoreClient, StoreReply, StoreRequest};
 
 use super::hosts::ApiHost;
@@ -291,7 +292,7 @@ impl World {
         let out = &mut self.scratch;
         match self.processes[process].running.as_mut() {
             Some(Running::Manager(m)) => m.handle(now, msg, &mut out.client),
-            Some(Running::Scheduler(m)) => m.handle(now, msg, &mut out.client),
+            Some(Running::Scheduler(m)) => m.handle(now, scheduler::In::Api(msg), &mut out.scheduler),
             Some(Running::User(m)) => {
                 m.handle(now, msg, &mut out.client);
                 for done in m.take_done() {

@@ -241,7 +241,7 @@ fn is_native(name: &str) -> bool {
 }
 
 /// `IsExtendedResourceName`: a name with a domain that is not Kubernetes' own.
-pub(crate) fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified(&format!("requests.{name}")).is_empty()
 }
 

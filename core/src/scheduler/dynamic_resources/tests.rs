@@ -79,6 +79,7 @@ fn decide(s: &mut Scheduler, second: u64) -> Vec<String> {
             format!("{}>{node}{}", pod.name(), devices.collect::<String>())
         }
         Decision::Unschedulable { pod, message, .. } => format!("{}: {message}", pod.name()),
+        other => panic!("there are no extenders: {other:?}"),
     })
     .collect()
 }

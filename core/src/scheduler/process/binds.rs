@@ -24,6 +24,8 @@ pub(super) enum Step {
     Volumes(Mono),
     /// The pod's claims for devices are being written first.
     Claims,
+    /// An extender was asked to bind the pod, by the question of this number.
+    Extender(u64),
 }
 
 /// A bind whose outcome is not certain yet.
@@ -34,6 +36,8 @@ pub(super) struct Bind {
     /// The node that it is bound to.
     pub(super) node: Rc<str>,
     step: Step,
+    /// Whether an extender was asked, so that it is not for this process to send it again.
+    pub(super) by_extender: bool,
     /// How often its outcome was unknown since it was first sent.
     failures: u32,
 }
@@ -49,11 +53,16 @@ impl Bind {
         matches!(self.step, Step::Claims)
     }
 
+    /// Whether it waits for the answer to this question.
+    pub(super) fn waits_for(&self, question: u64) -> bool {
+        self.step == Step::Extender(question)
+    }
+
     /// The request that it waits for.
     pub(super) fn request(&self) -> Option<ReqId> {
         match self.step {
             Step::Binding(id) | Step::Reading(id) => Some(id),
-            Step::Doubtful(_) | Step::Volumes(_) | Step::Claims => None,
+            Step::Doubtful(_) | Step::Volumes(_) | Step::Claims | Step::Extender(_) => None,
         }
     }
 }
@@ -87,18 +96,24 @@ impl Binds {
     /// Records that a bind is sent, for the first time or again.
     pub(super) fn sent(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, request: ReqId) {
         let failures = self.binds.get(&pod).map_or(0, |b| b.failures);
-        self.binds.insert(pod, Bind { uid, node, step: Step::Binding(request), failures });
+        self.binds.insert(pod, Bind { uid, node, step: Step::Binding(request), by_extender: false, failures });
     }
 
     /// Records that a pod's claims are bound before the pod is, until a time at most.
     pub(super) fn waits(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, until: Mono) {
         self.volumes.insert((until, pod.clone()));
-        self.binds.insert(pod, Bind { uid, node, step: Step::Volumes(until), failures: 0 });
+        self.binds.insert(pod, Bind { uid, node, step: Step::Volumes(until), by_extender: false, failures: 0 });
     }
 
     /// Records that a pod's claims for devices are written before the pod is bound.
     pub(super) fn waits_for_devices(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>) {
-        self.binds.insert(pod, Bind { uid, node, step: Step::Claims, failures: 0 });
+        self.binds.insert(pod, Bind { uid, node, step: Step::Claims, by_extender: false, failures: 0 });
+    }
+
+    /// Records that an extender is asked to bind a pod.
+    pub(super) fn asked(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, question: u64) {
+        let step = Step::Extender(question);
+        self.binds.insert(pod, Bind { uid, node, step, by_extender: true, failures: 0 });
     }
 
     /// The pods whose claims are being bound.
@@ -137,7 +152,7 @@ impl Binds {
         match bind.step {
             Step::Doubtful(at) => self.doubtful.remove(&(at, pod.clone())),
             Step::Volumes(until) => self.volumes.remove(&(until, pod.clone())),
-            Step::Binding(_) | Step::Reading(_) | Step::Claims => false,
+            Step::Binding(_) | Step::Reading(_) | Step::Claims | Step::Extender(_) => false,
         };
         Some(bind)
     }

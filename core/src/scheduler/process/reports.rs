@@ -14,6 +14,8 @@ use crate::object::{ObjectKey, Pod, PodCondition, Text};
 pub(super) struct Report {
     /// The pod's UID.
     pub(super) uid: Rc<str>,
+    /// `Unschedulable`, or `SchedulerError` if it could not be tried.
+    pub(super) reason: &'static str,
     /// Why, in kube-scheduler's words.
     pub(super) message: Rc<str>,
     failures: u32,
@@ -36,9 +38,9 @@ impl Reports {
     }
 
     /// Replaces what is reported about a pod.
-    pub(super) fn insert(&mut self, pod: ObjectKey, uid: Rc<str>, message: Rc<str>) {
+    pub(super) fn insert(&mut self, pod: ObjectKey, uid: Rc<str>, reason: &'static str, message: Rc<str>) {
         self.remove(&pod);
-        self.reports.insert(pod, Report { uid, message, failures: 0, due: None });
+        self.reports.insert(pod, Report { uid, reason, message, failures: 0, due: None });
     }
 
     /// Retries a write that failed, after a back-off.
@@ -72,9 +74,9 @@ impl Reports {
 }
 
 /// The patch that sets a pod's condition `PodScheduled`; `None` if the pod has that condition already.
-pub(super) fn condition_patch(now: Now, pod: &Pod, message: &str) -> Option<Value> {
+pub(super) fn condition_patch(now: Now, pod: &Pod, reason: &str, message: &str) -> Option<Value> {
     let old = pod.status.condition(&Text::POD_SCHEDULED);
-    let same = |c: &PodCondition| c.status == Text::FALSE && c.reason == Text::UNSCHEDULABLE && c.message == *message;
+    let same = |c: &PodCondition| c.status == Text::FALSE && c.reason == *reason && c.message == *message;
     if old.is_some_and(same) {
         return None;
     }
@@ -82,7 +84,7 @@ pub(super) fn condition_patch(now: Now, pod: &Pod, message: &str) -> Option<Valu
     Some(json!({"status": {"conditions": [{
         "type": "PodScheduled",
         "status": "False",
-        "reason": "Unschedulable",
+        "reason": reason,
         "message": message,
         "lastProbeTime": null,
         "lastTransitionTime": since.unwrap_or_else(|| now.wall.to_time()),

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{SchedulerConfig, SchedulerProcess};
+use super::{In, Out, SchedulerConfig, SchedulerProcess};
 use crate::api::{
     Call, DeleteOptions, FromServer, Patch, Precondition, ReqId, Request, Subresource, ToServer, WriteOptions,
 };
-use crate::apiserver::{self, ApiServer, ConnId};
+use crate::apiserver::{self, Answered, ApiServer, ConnId};
 use crate::limits;
 use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{Kind, Milli, Object, ObjectKey, Pod, Text};
 use crate::random::Rng;
+use crate::scheduler::extenders::{Extender, Question};
 use crate::scheduler::profile::Profile;
 use crate::scheduler::resources::ResourceId;
 use crate::store::{self, MemoryStore, StoreClient};
@@ -22,20 +23,23 @@ use crate::store::{self, MemoryStore, StoreClient};
 /// The user's connection.
 const USER: ConnId = ConnId(0);
 
-struct Line {
-    process: SchedulerProcess,
+/// What an extender says to a question; `None` if nothing.
+type Extends = Box<dyn FnMut(&Question) -> Option<Answered>>;
+
+pub(super) struct Line {
+    pub(super) process: SchedulerProcess,
     conn: ConnId,
     up: BTreeMap<(Mono, u64), (ConnId, ToServer)>,
-    down: BTreeMap<(Mono, u64), FromServer>,
+    down: BTreeMap<(Mono, u64), In>,
     /// Keeps the order of messages: when the last one of each direction arrives.
     free: [Mono; 2],
 }
 
-struct Cluster {
-    now: Now,
+pub(super) struct Cluster {
+    pub(super) now: Now,
     store: MemoryStore,
     api: ApiServer,
-    lines: Vec<Line>,
+    pub(super) lines: Vec<Line>,
     rng: Rng,
     count: u64,
     /// Whether connections lose messages, stall and break.
@@ -45,10 +49,12 @@ struct Cluster {
     replies: u64,
     /// The node that each pod was first seen bound to, by UID.
     bound: BTreeMap<String, Rc<str>>,
+    pub(super) extenders: Rc<[Extender]>,
+    pub(super) extends: Extends,
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Cluster {
+    pub(super) fn new(seed: u64) -> Cluster {
         let mut cluster = Cluster {
             now: Now { mono: Mono::ZERO, wall: Wall(1_700_000_000_000_000) },
             store: MemoryStore::new(),
@@ -60,6 +66,8 @@ impl Cluster {
             stall: Duration::from_secs(15),
             replies: 0,
             bound: BTreeMap::new(),
+            extenders: Rc::from([]),
+            extends: Box::new(|question| panic!("nobody is to be asked: {question:?}")),
         };
         cluster.api_timeout();
         cluster.create(json!({"apiVersion": "v1", "kind": "ServiceAccount",
@@ -67,7 +75,7 @@ impl Cluster {
         cluster
     }
 
-    fn start(&mut self, identity: &str, leader_elect: bool) -> usize {
+    pub(super) fn start(&mut self, identity: &str, leader_elect: bool) -> usize {
         let process = self.process(identity, leader_elect);
         let conn = self.conn();
         let free = [Mono::ZERO; 2];
@@ -76,7 +84,9 @@ impl Cluster {
     }
 
     fn process(&mut self, identity: &str, leader_elect: bool) -> SchedulerProcess {
-        let config = SchedulerConfig { identity: identity.into(), leader_elect, ..SchedulerConfig::default() };
+        let extenders = Rc::clone(&self.extenders);
+        let config =
+            SchedulerConfig { identity: identity.into(), leader_elect, extenders, ..SchedulerConfig::default() };
         SchedulerProcess::new(config, Rng::from_seed(self.rng.next_u64()))
     }
 
@@ -122,7 +132,7 @@ impl Cluster {
                     let lost = self.bad && matches!(message, FromServer::Reply(..)) && self.rng.chance(1, 20);
                     if !lost {
                         let at = self.arrival(index, 1);
-                        self.lines[index].down.insert((at, self.count), message);
+                        self.lines[index].down.insert((at, self.count), In::Api(message));
                     }
                 }
             }
@@ -146,7 +156,7 @@ impl Cluster {
         *free
     }
 
-    fn user(&mut self, call: Call) {
+    pub(super) fn user(&mut self, call: Call) {
         let before = self.replies;
         let request = Request::new(&Rc::from("user"), call);
         self.count += 1;
@@ -154,12 +164,12 @@ impl Cluster {
         assert_eq!(self.replies, before + 1, "the store answers at once, and so does the server");
     }
 
-    fn create(&mut self, object: Value) {
+    pub(super) fn create(&mut self, object: Value) {
         let object = Object::from_json(object).unwrap();
         self.user(Call::Create { object, options: WriteOptions::default() });
     }
 
-    fn node(&mut self, name: &str, cpu: &str) {
+    pub(super) fn node(&mut self, name: &str, cpu: &str) {
         self.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}));
         let status = json!({"status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}}});
         self.user(Call::Patch {
@@ -179,44 +189,58 @@ impl Cluster {
         });
     }
 
-    fn pod(&mut self, name: &str, cpu: &str) {
+    pub(super) fn pod(&mut self, name: &str, cpu: &str) {
         let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}});
         self.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
             "spec": {"containers": [container]}}));
     }
 
     /// Deletes a pod at once.
-    fn delete(&mut self, name: &str) {
+    pub(super) fn delete(&mut self, name: &str) {
         let options = DeleteOptions { grace_seconds: Some(0), ..DeleteOptions::default() };
         self.user(Call::Delete { key: ObjectKey::new(Kind::POD, "default", name), options });
     }
 
-    fn pods(&self) -> Vec<&Pod> {
+    pub(super) fn pods(&self) -> Vec<&Pod> {
         self.api.cached(Kind::POD).filter_map(|(_, o)| o.get()).collect()
     }
 
-    fn bound(&self) -> usize {
+    pub(super) fn bound(&self) -> usize {
         self.pods().iter().filter(|p| p.spec.node.is_some()).count()
     }
 
-    fn events(&self, reason: &str) -> Vec<Value> {
+    pub(super) fn events(&self, reason: &str) -> Vec<Value> {
         let all = self.api.cached(Kind::EVENT).map(|(_, o)| o.to_json());
         all.filter(|e| e["reason"] == reason).collect()
     }
 
-    fn disconnect(&mut self, index: usize) {
+    /// Has a process give up its leadership.
+    pub(super) fn resign(&mut self, index: usize) {
+        let mut out = Vec::new();
+        self.lines[index].process.resign(self.now, &mut out);
+        self.send(index, out);
+    }
+
+    /// Gives a process a message.
+    pub(super) fn tell(&mut self, index: usize, message: In) {
+        let mut out = Vec::new();
+        self.lines[index].process.handle(self.now, message, &mut out);
+        self.send(index, out);
+    }
+
+    pub(super) fn disconnect(&mut self, index: usize) {
         // Messages to the server that are under way may still arrive, late.
         let now = self.now;
         let old = std::mem::replace(&mut self.lines[index].conn, ConnId(0));
         self.lines[index].conn = self.conn();
         self.lines[index].down.clear();
         let mut out = Vec::new();
-        self.lines[index].process.handle(now, FromServer::Disconnected, &mut out);
+        self.lines[index].process.handle(now, In::Api(FromServer::Disconnected), &mut out);
         self.send(index, out);
         self.ask_api(apiserver::In::Closed(old));
     }
 
-    fn crash(&mut self, index: usize, identity: &str, leader_elect: bool) {
+    pub(super) fn crash(&mut self, index: usize, identity: &str, leader_elect: bool) {
         let process = self.process(identity, leader_elect);
         let old = std::mem::replace(&mut self.lines[index].conn, ConnId(0));
         self.lines[index].conn = self.conn();
@@ -225,8 +249,19 @@ impl Cluster {
         self.ask_api(apiserver::In::Closed(old));
     }
 
-    fn send(&mut self, index: usize, out: Vec<ToServer>) {
+    fn send(&mut self, index: usize, out: Vec<Out>) {
         for message in out {
+            let message = match message {
+                Out::Api(message) => message,
+                Out::Ask { ask, question } => {
+                    if let Some(answer) = (self.extends)(&question) {
+                        self.count += 1;
+                        let at = self.now.mono + Duration::from_millis(1);
+                        self.lines[index].down.insert((at, self.count), In::Extender { asked: ask, answer });
+                    }
+                    continue;
+                }
+            };
             let lost = self.bad && self.rng.chance(1, 20);
             let watch = matches!(&message, ToServer::Request(_, r) if matches!(r.call, Call::Watch { .. }));
             if !lost || watch {
@@ -247,7 +282,7 @@ impl Cluster {
         lines.chain(servers).flatten().min()
     }
 
-    fn run(&mut self, time: Duration) {
+    pub(super) fn run(&mut self, time: Duration) {
         let end = self.now.mono + time;
         while let Some(at) = self.next().filter(|at| *at <= end) {
             let at = at.max(self.now.mono);
@@ -308,7 +343,7 @@ impl Cluster {
     }
 
     /// Checks that a process counts what is stored.
-    fn check_counts(&self, index: usize) {
+    pub(super) fn check_counts(&self, index: usize) {
         let core = self.lines[index].process.scheduler();
         assert_eq!(core.assumed(), 0);
         for (key, _) in self.api.cached(Kind::NODE) {

@@ -496,7 +496,9 @@ impl Play {
             self.world.pods.get_mut(&name).unwrap().waits = false;
         }
         while let Some(decision) = self.s.next(self.now) {
-            let (Decision::Bind { pod, .. } | Decision::Unschedulable { pod, .. }) = &decision;
+            let (Decision::Bind { pod, .. } | Decision::Unschedulable { pod, .. }) = &decision else {
+                panic!("it has no extenders: {decision:?}")
+            };
             let name = pod.name().to_owned();
             let p = &self.world.pods[&name];
             assert!(!p.waits, "{name} is tried, but its claims are not there");
@@ -520,6 +522,9 @@ impl Play {
                     let p = self.world.pods.get_mut(&name).unwrap();
                     p.on = Some(node.to_string());
                     p.nominated = None;
+                }
+                Decision::AskNodes { .. } | Decision::AskVictims { .. } | Decision::Failed { .. } => {
+                    unreachable!("it was looked at above")
                 }
                 Decision::Unschedulable { message, nomination, idle, .. } => {
                     let best = self.world.best(p);

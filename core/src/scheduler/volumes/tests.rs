@@ -106,6 +106,7 @@ fn decide(s: &mut Scheduler, second: u64) -> Vec<String> {
             format!("{}>{node} {}", pod.name(), steps.join(", ")).trim_end().to_owned()
         }
         Decision::Unschedulable { pod, message, .. } => format!("{}: {message}", pod.name()),
+        other => panic!("there are no extenders: {other:?}"),
     })
     .collect()
 }

@@ -103,20 +103,20 @@ impl ServerCertVerifier for Unverified {
 }
 
 /// Which server is trusted.
-enum Trust<'a> {
+pub(in crate::up) enum Trust<'a> {
     /// One whose certificate these have signed, PEM.
     By(Option<&'a str>),
     Anybody,
 }
 
 impl Trust<'_> {
-    fn of(skips_verification: bool, ca: Option<&str>) -> Trust<'_> {
+    pub(in crate::up) fn of(skips_verification: bool, ca: Option<&str>) -> Trust<'_> {
         if skips_verification { Trust::Anybody } else { Trust::By(ca) }
     }
 }
 
 /// The TLS configuration of a client that is known by a certificate.
-fn client(trust: &Trust<'_>, own: Option<&Pair>) -> Result<ClientConfig, String> {
+pub(in crate::up) fn client(trust: &Trust<'_>, own: Option<&Pair>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| e.to_string())?;
@@ -132,9 +132,10 @@ fn client(trust: &Trust<'_>, own: Option<&Pair>) -> Result<ClientConfig, String>
         }
     };
     let Some(own) = own else { return Ok(builder.with_no_client_auth()) };
-    let chain = CertificateDer::from_pem_slice(own.certificate_pem.as_bytes()).map_err(|e| e.to_string())?;
+    let chain = CertificateDer::pem_slice_iter(own.certificate_pem.as_bytes()).collect::<Result<_, _>>();
+    let chain = chain.map_err(|e| e.to_string())?;
     let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).map_err(|e| e.to_string())?;
-    builder.with_client_auth_cert(vec![chain], key).map_err(|e| e.to_string())
+    builder.with_client_auth_cert(chain, key).map_err(|e| e.to_string())
 }
 
 async fn connect(at: &str, name: &str, config: ClientConfig) -> Result<TlsStream<TcpStream>, String> {

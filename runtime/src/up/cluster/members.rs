@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use skeg_core::agent::{self, PodVolumes, RuntimeCommand, RuntimeEvent};
 use skeg_core::api::{FromServer, ToServer};
-use skeg_core::apiserver::ConnId;
+use skeg_core::apiserver::{Answered, ConnId};
 use skeg_core::auth::token::Reference;
 use skeg_core::dns::{self as names, DnsConfig};
 use skeg_core::proxy;
+use skeg_core::scheduler;
 use skeg_core::{Kind, Machine, Now, ObjectKey};
 use skeg_sim::process::{Role, Running, Setup};
 use skeg_sim::runtime::Fire;
@@ -17,6 +18,7 @@ use skeg_sim::scenario::ImageProfile;
 use super::{Cluster, Message, Sleeper, arm};
 use crate::recording::format::Of;
 use crate::recording::tape::{Tape, Track};
+use crate::up::ask::Inbound;
 use crate::up::docker::Happened;
 use crate::up::streams::visit::Visit;
 
@@ -57,20 +59,25 @@ impl Member {
     /// Has it give up what it leads.
     pub(super) fn resign(&mut self, now: Now) -> Vec<ToServer> {
         let mut calls = Vec::new();
-        let next = match &mut self.running {
+        match &mut self.running {
             Running::Manager(m) => {
                 self.track.resign(now);
                 m.resign(now, &mut calls);
-                m.poll_timeout()
+                self.track.decided(&calls, m.poll_timeout());
             }
             Running::Scheduler(m) => {
+                let mut said = Vec::new();
                 self.track.resign(now);
-                m.resign(now, &mut calls);
-                m.poll_timeout()
+                m.resign(now, &mut said);
+                self.track.decided(&said, m.poll_timeout());
+                calls.extend(said.into_iter().filter_map(|said| match said {
+                    scheduler::Out::Api(message) => Some(message),
+                    // Whoever gives up asks nothing more.
+                    scheduler::Out::Ask { .. } => None,
+                }));
             }
-            Running::Agent(_) | Running::Proxy(_) | Running::Dns(_) | Running::Api(_) | Running::User(_) => None,
-        };
-        self.track.decided(&calls, next);
+            Running::Agent(_) | Running::Proxy(_) | Running::Dns(_) | Running::Api(_) | Running::User(_) => {}
+        }
         calls
     }
 
@@ -88,7 +95,9 @@ impl Cluster {
         let member = &mut self.members[index];
         match (&mut member.running, message) {
             (Running::Manager(m), message) => calls = member.track.step(&mut **m, now, message),
-            (Running::Scheduler(m), message) => calls = member.track.step(&mut **m, now, message),
+            (Running::Scheduler(_), message) => {
+                return self.step_scheduler(index, now, message.map(scheduler::In::Api));
+            }
             (Running::Agent(_), message) => agent_out = member.tell_agent(now, message.map(agent::In::Api)),
             (Running::Proxy(m), message) => {
                 let out = member.track.step(&mut **m, now, message);
@@ -115,6 +124,31 @@ impl Cluster {
         let conn = ConnId(index as u64);
         self.queue.extend(calls.into_iter().map(|message| Message::ToApi(conn, message)));
         self.after_agent(index, agent_out);
+    }
+
+    /// Gives the scheduler a message, or `None` when its timer is due.
+    fn step_scheduler(&mut self, index: usize, now: Now, message: Option<scheduler::In>) {
+        let member = &mut self.members[index];
+        let Running::Scheduler(machine) = &mut member.running else { return };
+        for said in member.track.step(&mut **machine, now, message) {
+            match said {
+                scheduler::Out::Api(message) => self.queue.push_back(Message::ToApi(ConnId(index as u64), message)),
+                scheduler::Out::Ask { ask, question } => {
+                    let (asked, cluster) = (self.extenders.clone().ask(*question), self.outside.cluster.clone());
+                    self.outside.runtime.spawn(async move {
+                        // An error means that the cluster has ended.
+                        let _ = cluster.send(Inbound::Extender(index, ask, asked.await));
+                    });
+                }
+            }
+        }
+        self.after_agent(index, Vec::new());
+    }
+
+    /// Gives the scheduler what an extender says.
+    pub(super) fn extender_answered(&mut self, index: usize, asked: u64, answer: Answered) {
+        let now = self.now();
+        self.step_scheduler(index, now, Some(scheduler::In::Extender { asked, answer }));
     }
 
     pub(super) fn after_agent(&mut self, index: usize, out: Vec<agent::Out>) {

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use skeg_core::apiserver::plug_ins;
 use skeg_core::auth::Mode;
 use skeg_core::controllers::LoadBalancerRange;
-use skeg_core::scheduler::profile::Profile;
+use skeg_sim::scenario::Scheduling;
 use tokio::net::TcpListener;
 
 use super::etcd;
@@ -261,7 +261,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         components: Components { controllers, scheduler: controllers },
         load_balancers: LoadBalancerRange { cidr: cidr(LOAD_BALANCERS)? },
         images: BTreeMap::new(),
-        profiles: vec![Profile::default()],
+        scheduling: Scheduling::default(),
         clock: Clock::new(1),
         api,
         advertised: SocketAddr::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port),

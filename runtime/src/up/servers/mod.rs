@@ -27,7 +27,7 @@ use super::service::{self, Data, Service, Start};
 use super::streams::remote::Kubelets;
 use super::tokens::{ISSUER, TokenOptions};
 use super::{
-    advertised, image_profiles, listen_error, pki, reached_at, scheduler_profiles, server as sockets, start_log, tokens,
+    advertised, image_profiles, listen_error, pki, reached_at, scheduling, server as sockets, start_log, tokens,
 };
 use crate::Exit;
 use crate::cli::duration;
@@ -199,7 +199,7 @@ impl RunArgs {
 
     fn run(&self) -> Result<Exit, String> {
         start_log(self.log_format);
-        let (election, profiles) = (self.election()?, scheduler_profiles(self.scheduler_config.as_deref())?);
+        let (election, scheduling) = (self.election()?, scheduling(self.scheduler_config.as_deref())?);
         if !self.runs(Component::Apiserver) {
             return Err("error: --components: apiserver is missing; the others work through it".to_owned());
         }
@@ -244,7 +244,7 @@ impl RunArgs {
             },
             load_balancers: LoadBalancerRange { cidr: self.load_balancer_range },
             images: image_profiles(self.image_profile.as_deref())?,
-            profiles,
+            scheduling,
             clock: Clock::new(1),
             api,
             advertised,

@@ -30,9 +30,9 @@ use serde_json::Value;
 use skeg_core::apiserver::ApiServer;
 use skeg_core::auth::{MASTERS, Mode, User};
 use skeg_core::controllers::LoadBalancerRange;
-use skeg_core::scheduler::profile::Profile;
 use skeg_core::store::MemoryStore;
 use skeg_core::{Kinds, Wall};
+use skeg_sim::scenario::Scheduling;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
@@ -387,7 +387,7 @@ impl Builder {
             components: Components { controllers: true, scheduler: true },
             load_balancers: LoadBalancerRange { cidr: cidr(LOAD_BALANCERS).expect("it is one") },
             images: BTreeMap::new(),
-            profiles: vec![Profile::default()],
+            scheduling: Scheduling::default(),
             clock: Clock::of_test(MIDNIGHT),
             api: ApiOptions::default(),
             advertised: ADDRESS,

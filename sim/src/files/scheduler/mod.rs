@@ -5,6 +5,7 @@
 //! Source: `pkg/scheduler/apis/config` (defaults, validation) and `framework/runtime` (which plug-ins are enabled).
 
 mod args;
+mod extenders;
 mod plugins;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,8 @@ pub struct Configuration {
     pub scheduling: Scheduling,
     /// What is asked and not carried out.
     pub warnings: Vec<String>,
+    /// What is not carried out in a simulation.
+    pub simulated: Vec<String>,
 }
 
 /// What is asked and not carried out.
@@ -93,10 +96,14 @@ pub fn read(document: &Document, problems: &mut Problems) -> Configuration {
         version.fail(format!("no kind {KIND:?} is registered for version {text:?}; write {API_VERSION}"));
     }
     general(&root, &warnings);
-    let profiles = profiles(&root, &warnings);
+    let mut profiles = profiles(&root, &warnings);
+    let extenders = extenders::read(&root, &mut profiles);
     root.finish();
-    let scheduling = Scheduling { profiles, document: Some(document.root.to_value()) };
-    Configuration { scheduling, warnings: warnings.list.into_inner() }
+    let file = &document.file;
+    let instead = "a simulation plays it: it refuses no node and scores none but as faults say, and binds no pod";
+    let simulated = (0..extenders.len()).map(|i| format!("{file}: extenders[{i}]: {instead}")).collect();
+    let scheduling = Scheduling { profiles, extenders, document: Some(document.root.to_value()) };
+    Configuration { scheduling, warnings: warnings.list.into_inner(), simulated }
 }
 
 /// An integer, whatever its size.
@@ -140,7 +147,6 @@ fn general(root: &Fields<'_>, warnings: &Warnings<'_>) {
     }
     percentage(root, warnings);
     back_off(root, warnings);
-    extenders(root, warnings);
 }
 
 fn leader_election(root: &Fields<'_>, warnings: &Warnings<'_>) {
@@ -185,27 +191,6 @@ fn back_off(root: &Fields<'_>, warnings: &Warnings<'_>) {
     }
     if let Some(field) = max.or(initial).filter(|_| most < least) {
         field.invalid("must be greater than or equal to PodInitialBackoffSeconds");
-    }
-}
-
-fn extenders(root: &Fields<'_>, warnings: &Warnings<'_>) {
-    for extender in root.get("extenders").and_then(|all| all.items()).into_iter().flatten() {
-        let Some(fields) = extender.fields() else { continue };
-        let texts = ["urlPrefix", "filterVerb", "preemptVerb", "bindVerb", "httpTimeout"];
-        pass(&fields, &texts, |f| f.text().is_some());
-        pass(&fields, &["enableHTTPS", "nodeCacheCapable", "ignorable"], |f| f.boolean().is_some());
-        pass(&fields, &["tlsConfig", "managedResources"], |_| true);
-        let scores = fields.get("prioritizeVerb").is_some_and(|verb| verb.text().is_some_and(|text| !text.is_empty()));
-        let weight = fields.get("weight");
-        match weight.as_ref().and_then(whole) {
-            None | Some(i64::MIN..=0) if scores => {
-                weight.as_ref().unwrap_or(&extender).invalid("must have a positive weight applied to it");
-            }
-            _ => {}
-        }
-        fields.finish();
-        warnings
-            .push(&extender.path, "extenders are not asked: nodes count that it would refuse, and its scores do not");
     }
 }
 

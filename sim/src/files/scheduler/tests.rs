@@ -1,9 +1,13 @@
 //! What is read of configurations, as tables.
 
+use std::time::Duration;
+
+use skeg_core::scheduler::extenders::Extender;
 use skeg_core::scheduler::gpu::{Ask, GpuShare, Policy, Target};
 use skeg_core::scheduler::profile::{Plugin, Plugins, Profile, Strategy, Weights};
 
 use super::{Configuration, read_file};
+use crate::scenario::ExtenderTls;
 
 fn whole(text: &str) -> String {
     format!("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n{text}")
@@ -50,6 +54,49 @@ fn what_is_not_said_is_as_by_default() {
     ] {
         assert_eq!(one(text), Profile::default(), "{text}");
     }
+}
+
+#[test]
+fn extenders_are_read() {
+    let text = "extenders:\n- {urlPrefix: 'http://e', filterVerb: f, prioritizeVerb: p, weight: 2, preemptVerb: v, \
+                bindVerb: b,\n   enableHTTPS: true, tlsConfig: {serverName: name, caData: YQ==}, httpTimeout: 30s, \
+                nodeCacheCapable: true, ignorable: true,\n   managedResources: [{name: a.b/c, ignoredByScheduler: \
+                true}, {name: a.b/d}]}\n- {urlPrefix: 'http://g'}\n";
+    let Configuration { scheduling, warnings, simulated } = read(text);
+    assert_eq!(warnings, Vec::<String>::new());
+    let whom = "a simulation plays it: it refuses no node and scores none but as faults say, and binds no pod";
+    assert_eq!(simulated, [0, 1].map(|i| format!("s.yaml: extenders[{i}]: {whom}")));
+    assert_eq!(scheduling.profiles[0].ignored_resources, ["a.b/c"]);
+    let [first, second] = &scheduling.extenders[..] else { panic!("{:?}", scheduling.extenders) };
+    let expect = Extender {
+        url_prefix: "http://e".to_owned(),
+        filter_verb: "f".to_owned(),
+        prioritize_verb: "p".to_owned(),
+        preempt_verb: "v".to_owned(),
+        bind_verb: "b".to_owned(),
+        weight: 2,
+        timeout: Duration::from_secs(30),
+        node_cache_capable: true,
+        managed_resources: vec!["a.b/c".to_owned(), "a.b/d".to_owned()],
+        ignorable: true,
+    };
+    assert_eq!(first.extender, expect);
+    let tls =
+        ExtenderTls { https: true, server_name: "name".to_owned(), ca_data: "YQ==".to_owned(), ..Default::default() };
+    assert_eq!(first.tls, tls);
+    let least = Extender {
+        url_prefix: "http://g".to_owned(),
+        filter_verb: String::new(),
+        prioritize_verb: String::new(),
+        preempt_verb: String::new(),
+        bind_verb: String::new(),
+        weight: 0,
+        timeout: Duration::from_secs(5),
+        node_cache_capable: false,
+        managed_resources: Vec::new(),
+        ignorable: false,
+    };
+    assert_eq!((&second.extender, &second.tls), (&least, &ExtenderTls::default()));
 }
 
 #[test]
@@ -179,13 +226,6 @@ fn what_is_not_carried_out_is_said() {
             vec![
                 "podInitialBackoffSeconds: back-offs are those of the default, 1s here".to_owned(),
                 "podMaxBackoffSeconds: back-offs are those of the default, 10s here".to_owned(),
-            ],
-        ),
-        (
-            "extenders: [{urlPrefix: 'http://e', filterVerb: filter}]".to_owned(),
-            vec![
-                "extenders[0]: extenders are not asked: nodes count that it would refuse, and its scores do not"
-                    .to_owned(),
             ],
         ),
         (
@@ -322,6 +362,41 @@ fn what_is_wrong_is_refused_by_its_field() {
         (
             "extenders: [{prioritizeVerb: p, weight: 0}]".to_owned(),
             vec!["extenders[0].weight: Invalid value: 0: must have a positive weight applied to it".to_owned()],
+        ),
+        (
+            "extenders: [{bindVerb: b}, {bindVerb: b}]".to_owned(),
+            vec![
+                "extenders: Invalid value: \"found 2 extenders implementing bind\": only one extender can implement bind"
+                    .to_owned(),
+            ],
+        ),
+        (
+            "extenders: [{managedResources: [{name: cpu}]}]".to_owned(),
+            vec![
+                "extenders[0].managedResources[0].name: Invalid value: \"cpu\": is an invalid extended resource name"
+                    .to_owned(),
+            ],
+        ),
+        (
+            "extenders: [{managedResources: [{name: a.b/c}]}, {managedResources: [{name: a.b/c}]}]".to_owned(),
+            vec![
+                "extenders[1].managedResources[0].name: Invalid value: \"a.b/c\": duplicate extender managed resource name"
+                    .to_owned(),
+            ],
+        ),
+        (
+            "extenders: [{tlsConfig: {insecure: true, caFile: ca.pem}}]".to_owned(),
+            vec![
+                "extenders[0].tlsConfig: specifying a root certificates file with the insecure flag is not allowed"
+                    .to_owned(),
+            ],
+        ),
+        (
+            "extenders: [{tlsConfig: {certData: YQ==}}]".to_owned(),
+            vec![
+                "extenders[0].tlsConfig: certFile or certData and keyFile or keyData must be specified together"
+                    .to_owned(),
+            ],
         ),
         (
             plugins("{filter: {enabled: [{name: MyFilter}]}}"),
