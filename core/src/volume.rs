@@ -19,6 +19,10 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Annotations of a claim: the provisioner that is to make its volume. The first is the older name.
 pub const PROVISIONER: [&str; 2] =
     ["volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner"];
+/// Label of volumes that the provisioner has made as a directory of a node: the node.
+pub const DIRECTORY_OF_NODE: &str = "skeg.dev/directory-of";
+/// Where on a node these directories are, by the names of the volumes.
+pub const DIRECTORIES: &str = "/var/lib/skeg/volumes";
 /// Provisioner of a class whose volumes are made by hand.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// Annotation of the StorageClass of claims that name none.
@@ -191,6 +195,20 @@ pub fn claim_name(pod: &str, volume: &Volume) -> Option<String> {
         (None, Some(_)) => Some(format!("{pod}-{}", volume.name)),
         (None, None) => None,
     }
+}
+
+/// Whether a volume was made for a claim that is gone, and is to go with it.
+pub fn is_released(volume: &Object) -> bool {
+    text(volume, "/status/phase") == "Released"
+        && claim_of(volume).is_some()
+        && !volume.is_deleting()
+        && text(volume, "/spec/persistentVolumeReclaimPolicy") == "Delete"
+        && annotation(volume, PROVISIONED_BY).is_some()
+}
+
+/// Whether a volume is a directory which the provisioner had made on a node.
+pub fn is_directory_of_node(volume: &Object) -> bool {
+    volume.labels().is_some_and(|labels| labels.contains_key(DIRECTORY_OF_NODE))
 }
 
 /// Whether pods with this spec have claims.

@@ -84,6 +84,8 @@ pub struct Setup {
     pub pod_ranges: Option<PodRanges>,
     /// Whether claims are bound and volumes made; see [`crate::scenario::Scenario::uses_volumes`].
     pub volumes: bool,
+    /// Whether nodes run real containers; see [`skeg_core::controllers::ManagerConfig`].
+    pub real_nodes: bool,
     /// Whether devices are allocated to claims; see [`crate::scenario::Scenario::uses_devices`].
     pub devices: bool,
     /// Whether workloads are scaled by metrics, and where these come from.
@@ -128,7 +130,8 @@ impl Setup {
         let identity = self.identity(name, life);
         let setup = self.clone();
         let Setup { leader_elect, election, record_events, share_informers, max_endpoints_per_slice, .. } = setup;
-        let Setup { load_balancers, pod_ranges, volumes, devices, autoscaling, access_control, .. } = setup.clone();
+        let Setup { load_balancers, pod_ranges, volumes, real_nodes, devices, autoscaling, access_control, .. } =
+            setup.clone();
         let Setup { root_ca, tokens, kinds, .. } = setup;
         ManagerConfig {
             identity,
@@ -139,6 +142,7 @@ impl Setup {
             max_endpoints_per_slice,
             load_balancers,
             pod_ranges,
+            real_nodes,
             volumes,
             devices,
             autoscaling,

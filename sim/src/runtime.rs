@@ -188,6 +188,8 @@ impl NodeRuntime {
             | RuntimeCommand::RemoveSandbox { .. }
             | RuntimeCommand::MountVolumes { .. }
             | RuntimeCommand::UnmountVolumes { .. }
+            | RuntimeCommand::EmptyDirectory { .. }
+            | RuntimeCommand::RemoveDirectory { .. }
             | RuntimeCommand::CreateContainer { .. }
             | RuntimeCommand::RemoveContainer { .. }
             | RuntimeCommand::Probe { .. }
@@ -294,6 +296,9 @@ impl NodeRuntime {
             // The volumes of simulated containers have nothing inside.
             RuntimeCommand::MountVolumes { op, .. } => RuntimeEvent::Mounted { op, result: Ok(()) },
             RuntimeCommand::UnmountVolumes { op, .. } => RuntimeEvent::Unmounted { op, result: Ok(()) },
+            RuntimeCommand::EmptyDirectory { op, .. } | RuntimeCommand::RemoveDirectory { op, .. } => {
+                RuntimeEvent::DirectoryDone { op, result: Ok(()) }
+            }
             RuntimeCommand::CreateContainer { op, spec } => RuntimeEvent::Created { op, result: self.create(spec) },
             RuntimeCommand::StartContainer { op, container } => {
                 let result = self.start(at, wall, &container, profiles, later);

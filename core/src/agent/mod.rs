@@ -16,6 +16,7 @@ mod admission;
 mod adopt;
 mod attachments;
 mod backoff;
+mod directories;
 mod environment;
 mod ephemeral;
 mod images;
@@ -52,6 +53,7 @@ use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
 use crate::random::Rng;
 
 use admission::Room;
+use directories::Directories;
 pub use environment::expand;
 use images::Images;
 use lease::{Heartbeat, NodeLease};
@@ -75,6 +77,8 @@ const LEASE: u16 = 5;
 const NODE_INFORMER: u16 = 6;
 const REFERENCES: u16 = 7;
 const SERVICES: u16 = 8;
+const VOLUMES: u16 = 9;
+const DIRECTORIES: u16 = 10;
 
 /// How a node registers and reports itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -199,8 +203,17 @@ pub struct NodeAgent {
     informer: Informer,
     view: View,
     /// Watches the agent's own Node, so that changes by others are seen immediately.
-    own: Box<(Informer, View)>,
+    own: Box<OwnNode>,
     pods: Pods,
+}
+
+/// The Node of an agent, as it is watched.
+#[derive(Debug)]
+struct OwnNode {
+    informer: Informer,
+    view: View,
+    /// The volumes that are directories of it, if it is a real one.
+    directories: Option<Directories>,
 }
 
 /// A separate random stream for a part of the agent.
@@ -266,10 +279,12 @@ impl NodeAgent {
             wants_list: false,
             adopting: false,
         };
+        let directories =
+            config.resolve.then(|| Directories::new(&name, &user, (VOLUMES, DIRECTORIES), fork(&mut rng)));
         NodeAgent {
             informer,
             view: View::new(Kind::POD, &[]),
-            own: Box::new((own, View::new(Kind::NODE, &[]))),
+            own: Box::new(OwnNode { informer: own, view: View::new(Kind::NODE, &[]), directories }),
             lease: NodeLease::new(name, Rc::clone(&user), LEASE),
             pods: Pods::new(shared, config.relist_interval),
             rng: fork(&mut rng),
@@ -287,7 +302,7 @@ impl NodeAgent {
 
     /// Its views of its pods and of its own Node, for observers.
     pub fn views(&self) -> [&View; 2] {
-        [&self.view, &self.own.1]
+        [&self.view, &self.own.view]
     }
 
     /// The key of the Lease that the next heartbeat will renew.
@@ -305,16 +320,24 @@ impl NodeAgent {
                 RECORDER => self.tell_recorder(now, &FromServer::Reply(id, result), out),
                 SERVICES => self.pods.tell_services(now, &FromServer::Reply(id, result), out),
                 NODE_INFORMER => self.tell_own_informer(now, &FromServer::Reply(id, result), out),
+                VOLUMES => self.tell_directories(now, &FromServer::Reply(id, result), out),
+                DIRECTORIES => {
+                    let (directories, recorder) = (&mut self.own.directories, &mut self.pods.shared.recorder);
+                    directories.iter_mut().for_each(|d| d.replied(now, id, &result, recorder, out));
+                }
                 _ => self.tell_informer(now, &FromServer::Reply(id, result), out),
             },
             FromServer::Watch(id, _) if id.part() == NODE_INFORMER => self.tell_own_informer(now, &message, out),
             FromServer::Watch(id, _) if id.part() == SERVICES => self.pods.tell_services(now, &message, out),
+            FromServer::Watch(id, _) if id.part() == VOLUMES => self.tell_directories(now, &message, out),
             FromServer::Watch(..) => self.tell_informer(now, &message, out),
             FromServer::Disconnected => {
                 self.tell_informer(now, &message, out);
                 self.tell_own_informer(now, &message, out);
                 self.tell_recorder(now, &message, out);
                 self.pods.tell_services(now, &message, out);
+                self.tell_directories(now, &message, out);
+                self.own.directories.iter_mut().for_each(|directories| directories.disconnected(now));
                 self.node.disconnected(now, &mut self.rng);
                 self.lease.disconnected(now, &mut self.rng);
                 self.pods.disconnected(now, out);
@@ -326,9 +349,11 @@ impl NodeAgent {
     #[inline(always)]
     fn bookmark(&mut self, now: Now, id: ReqId, message: &FromServer) {
         let (mut requests, mut changes) = (Vec::new(), Vec::new());
-        let (own, view) = &mut *self.own;
-        let (informer, view) =
-            if id.part() == NODE_INFORMER { (own, view) } else { (&mut self.informer, &mut self.view) };
+        let own = &mut *self.own;
+        let (informer, view) = match id.part() {
+            NODE_INFORMER => (&mut own.informer, &mut own.view),
+            _ => (&mut self.informer, &mut self.view),
+        };
         informer.handle(now, message, view, &mut requests, &mut changes);
         assert!(requests.is_empty() && changes.is_empty(), "a bookmark is no news");
     }
@@ -357,7 +382,7 @@ impl NodeAgent {
 
     /// Passes the Node in the watch's view to the `NodeKeeper`; pods are admitted by its labels.
     fn see_own_node(&mut self, now: Now) {
-        let view = &self.own.1;
+        let view = &self.own.view;
         if view.is_synced() {
             let shown = view.iter().find_map(|(_, o)| o.get::<core_v1::Node>());
             self.node.seen(now, shown, view.revision(), &mut self.rng);
@@ -371,7 +396,7 @@ impl NodeAgent {
 
     fn tell_own_informer(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
         let (mut requests, mut changes) = (Vec::new(), Vec::new());
-        let (informer, view) = &mut *self.own;
+        let OwnNode { informer, view, .. } = &mut *self.own;
         informer.handle(now, message, view, &mut requests, &mut changes);
         out.extend(requests.into_iter().map(Out::Api));
         if !changes.is_empty() {
@@ -420,6 +445,10 @@ impl NodeAgent {
         self.pods.view_changed(now, &self.view, changes, out);
     }
 
+    fn tell_directories(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
+        self.own.directories.iter_mut().for_each(|directories| directories.tell(now, message, out));
+    }
+
     fn tell_recorder(&mut self, now: Now, message: &FromServer, out: &mut Vec<Out>) {
         let mut requests = Vec::new();
         self.pods.shared.recorder.handle(now, message, &mut requests);
@@ -432,11 +461,17 @@ impl NodeAgent {
             Some(services) => Deadline::earlier(pods, services.poll_timeout()),
             None => pods,
         };
-        let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.0.poll_timeout());
+        let directories = self.own.directories.as_ref().and_then(|directories| directories.poll_timeout());
+        let pods = Deadline::earlier(pods, directories);
+        let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.informer.poll_timeout());
         Deadline::earlier(self.node.poll_timeout(), Deadline::earlier(informers, pods))
     }
 
     fn handle_runtime(&mut self, now: Now, event: RuntimeEvent, out: &mut Vec<Out>) {
+        if let RuntimeEvent::DirectoryDone { op, result } = event {
+            let (directories, recorder) = (&mut self.own.directories, &mut self.pods.shared.recorder);
+            return directories.iter_mut().for_each(|d| d.done(now, op, result.clone(), recorder, out));
+        }
         let was_up = self.pods.runtime_is_up();
         self.pods.runtime_event(now, &self.view, event, out);
         if was_up != self.pods.runtime_is_up() {
@@ -457,7 +492,9 @@ impl Machine for NodeAgent {
             In::Api(FromServer::Reply(id, result)) if id.part() == LEASE => {
                 return self.lease_replied(now, id, result, out);
             }
-            In::Api(message @ FromServer::Watch(id, WatchEvent::Bookmark { .. })) if id.part() != SERVICES => {
+            In::Api(message @ FromServer::Watch(id, WatchEvent::Bookmark { .. }))
+                if [INFORMER, NODE_INFORMER].contains(&id.part()) =>
+            {
                 return self.bookmark(now, id, &message);
             }
             In::Api(message) => self.handle_api(now, message, out),
@@ -482,9 +519,9 @@ impl Machine for NodeAgent {
             self.informer.handle_timeout(now, &mut self.view, &mut requests);
             out.extend(requests.into_iter().map(Out::Api));
         }
-        if due(self.own.0.poll_timeout()) {
+        if due(self.own.informer.poll_timeout()) {
             let mut requests = Vec::new();
-            let (informer, view) = &mut *self.own;
+            let OwnNode { informer, view, .. } = &mut *self.own;
             informer.handle_timeout(now, view, &mut requests);
             out.extend(requests.into_iter().map(Out::Api));
         }
@@ -492,6 +529,11 @@ impl Machine for NodeAgent {
             self.pods.handle_timeout(now, out);
         }
         self.pods.services_timeout(now, out);
+        if let Some(directories) = &mut self.own.directories
+            && due(directories.poll_timeout())
+        {
+            directories.handle_timeout(now, out);
+        }
         if due(self.pods.shared.recorder.poll_timeout()) {
             let mut requests = Vec::new();
             self.pods.shared.recorder.handle_timeout(now, &mut requests);

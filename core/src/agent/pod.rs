@@ -72,6 +72,8 @@ impl Shared {
 pub(super) const OP_BITS: u32 = 40;
 /// The slot of commands that belong to no pod.
 pub(super) const NODE_SLOT: u32 = (1 << 24) - 1;
+/// The slot of commands about directories of volumes.
+pub(super) const DIRECTORIES_SLOT: u32 = NODE_SLOT - 1;
 
 /// The context of one step.
 pub(super) struct Ctx<'a> {

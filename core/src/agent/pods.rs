@@ -324,7 +324,7 @@ impl Pods {
             RuntimeEvent::Pulled { op, result } => self.pulled(op, result, now, out),
             RuntimeEvent::Exited { container, state } => self.exited(container, state, now, out),
             RuntimeEvent::SandboxGone { sandbox } => self.sandbox_gone(&sandbox, now, out),
-            RuntimeEvent::StatsRead { .. } => {}
+            RuntimeEvent::StatsRead { .. } | RuntimeEvent::DirectoryDone { .. } => {}
             RuntimeEvent::Reachable(reachable) => self.unreachable = !reachable,
             RuntimeEvent::SandboxRunning { op, .. }
             | RuntimeEvent::SandboxStopped { op, .. }

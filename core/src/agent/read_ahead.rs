@@ -34,7 +34,7 @@ impl NodeAgent {
             Step::Entry => touch(&self.begun),
             Step::Value if own => touch(&std::ptr::from_ref(&*self.own)),
             Step::Value => bookmark(&self.informer, &self.view),
-            Step::Parts if own => bookmark(&self.own.0, &self.own.1),
+            Step::Parts if own => bookmark(&self.own.informer, &self.own.view),
             Step::Cell | Step::Parts => {}
         }
     }

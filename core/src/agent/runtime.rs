@@ -131,6 +131,10 @@ pub enum VolumeContent {
     EmptyDir { medium: String, size_limit: Option<i64> },
     /// A path of the node.
     HostPath { path: String, type_: String },
+    /// The path of the node that a PersistentVolume is; `type_` is as that of `hostPath`. Where `made` says so, its
+    /// directory is this volume's own, and everybody may write to it. Of a volume that `takes_group`, the files get the
+    /// pod's.
+    Persistent { path: String, type_: String, made: bool, takes_group: bool },
     /// These files, which the agent keeps up to date. What is secret must not get on a disk.
     Files { secret: bool, files: Vec<VolumeFile> },
     /// A type of volume that the agent does not know.
@@ -285,6 +289,10 @@ pub enum RuntimeCommand {
     MountVolumes { op: OpId, volumes: Rc<PodVolumes> },
     /// Removes a pod's volumes, with what is in them.
     UnmountVolumes { op: OpId, pod_uid: Rc<str> },
+    /// Removes what is in the directory of a volume that no pod uses; it need not be there.
+    EmptyDirectory { op: OpId, path: Rc<str> },
+    /// Removes a directory that has been emptied; it need not be there.
+    RemoveDirectory { op: OpId, path: Rc<str> },
     /// Stops a sandbox and all containers in it.
     StopSandbox { op: OpId, sandbox: SandboxId },
     /// Removes a stopped sandbox and its containers.
@@ -350,6 +358,11 @@ pub enum RuntimeEvent {
         result: Result<(), RuntimeError>,
     },
     Unmounted {
+        op: OpId,
+        result: Result<(), RuntimeError>,
+    },
+    /// A directory was emptied or removed.
+    DirectoryDone {
         op: OpId,
         result: Result<(), RuntimeError>,
     },

@@ -14,14 +14,15 @@ use k8s_openapi::api::core::v1 as core_v1;
 
 use super::environment::{Sources, expand, resource_field};
 use super::pod::{Ctx, PodState, What, container_spec};
-use super::references::volume_needs;
+use super::references::{claim_needed, volume_needs};
 use super::runtime::{
     ContainerId, ContainerSpec, FileContent, Mount, PodVolume, PodVolumes, Resolved, RuntimeCommand, RuntimeError,
     SandboxId, VolumeContent, VolumeFile,
 };
 use crate::client::EventType;
 use crate::machine::Mono;
-use crate::object::{Kind, Milli, ObjectKey};
+use crate::object::{Kind, Milli, Object, ObjectKey};
+use crate::volume;
 
 /// How often volumes are compared with what they are made from (kubelet `SyncFrequency`).
 const REFRESH: Duration = Duration::from_secs(60);
@@ -98,6 +99,7 @@ impl PodState {
         for need in needs() {
             known &= ctx.shared.references.ask(&need.key, self.slot, ctx.now, ctx.out);
         }
+        known &= self.knows_claims(ctx);
         if !known {
             return;
         }
@@ -113,6 +115,17 @@ impl PodState {
         } else {
             self.volumes.look_at = Some(now + ctx.shared.rng.jitter(REFRESH, 10));
         }
+    }
+
+    /// Whether the volumes of the pod's claims have been read; if not, asks for them.
+    fn knows_claims(&self, ctx: &mut Ctx<'_>) -> bool {
+        let mut known = true;
+        for volume in self.pod.spec.shared.volumes.iter().flatten() {
+            let Some(claim) = claim_needed(self.pod.name(), self.pod.namespace(), volume) else { continue };
+            known &= ctx.shared.references.ask(&claim.key, self.slot, ctx.now, ctx.out)
+                && ctx.shared.references.attachable(&claim.key, self.slot, ctx.now, ctx.out).is_some();
+        }
+        known
     }
 
     /// Handles the end of a mount.
@@ -248,6 +261,10 @@ impl PodState {
         let env = self.sources(ctx).variables(c).all;
         let find = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         let all = |texts: &Option<Vec<String>>| texts.iter().flatten().map(|text| expand(text, find)).collect();
+        let only_reads = |name: &str| {
+            let mut claims = self.pod.spec.volumes.iter().flatten().filter(|v| v.name == name);
+            claims.any(|v| v.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true)))
+        };
         let mounts = c.volume_mounts.iter().flatten().map(|m| Mount {
             volume: m.name.clone(),
             path: m.mount_path.clone(),
@@ -255,7 +272,7 @@ impl PodState {
                 (Some(expr), _) if !expr.is_empty() => expand(expr, find),
                 (_, path) => path.clone().unwrap_or_default(),
             },
-            read_only: m.read_only == Some(true),
+            read_only: m.read_only == Some(true) || only_reads(&m.name),
             propagation: m.mount_propagation.clone(),
         });
         Resolved {
@@ -314,6 +331,9 @@ fn content(v: &core_v1::Volume, sources: &Sources<'_>) -> VolumeContent {
         }
         return files(true, all);
     }
+    if let Some(claim) = claim_needed(sources.pod.name(), sources.pod.namespace(), v) {
+        return of_claim(&claim.key, sources);
+    }
     let spec = serde_json::to_value(v).unwrap_or_default();
     let type_ = spec.as_object().and_then(|fields| fields.keys().find(|k| *k != "name").cloned());
     match type_ {
@@ -321,6 +341,47 @@ fn content(v: &core_v1::Volume, sources: &Sources<'_>) -> VolumeContent {
         None => VolumeContent::EmptyDir { medium: String::new(), size_limit: None },
         Some(type_) => VolumeContent::Unknown(type_),
     }
+}
+
+/// What the volume that a claim is bound to has inside (`pkg/volume/{hostpath,local}`).
+fn of_claim(claim: &ObjectKey, sources: &Sources<'_>) -> VolumeContent {
+    let volume = sources.references.seen(claim).map(|claim| volume::text(claim, "/spec/volumeName"));
+    let volume = volume.and_then(|name| sources.references.seen(&ObjectKey::new(Kind::PERSISTENT_VOLUME, "", name)));
+    let Some(volume) = volume else { return VolumeContent::Unknown("persistentVolumeClaim: not read yet".to_owned()) };
+    if volume::text(volume, "/spec/volumeMode") == "Block" {
+        return VolumeContent::Unknown("persistentVolumeClaim: block devices".to_owned());
+    }
+    let text = |path: &str| volume::text(volume, path).to_owned();
+    let (host, local) = (text("/spec/hostPath/path"), text("/spec/local/path"));
+    let made = volume::is_directory_of_node(volume);
+    match (host.is_empty(), local.is_empty()) {
+        (false, _) => {
+            VolumeContent::Persistent { path: host, type_: text("/spec/hostPath/type"), made, takes_group: made }
+        }
+        (true, false) => {
+            VolumeContent::Persistent { path: local, type_: "Directory".to_owned(), made: false, takes_group: true }
+        }
+        (true, true) => VolumeContent::Unknown(format!("persistentVolumeClaim: {}", source_of(volume))),
+    }
+}
+
+/// The type of a PersistentVolume: the field of its spec that is none of those that all have.
+fn source_of(volume: &Object) -> String {
+    const OF_ALL: [&str; 10] = [
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "hostPath",
+        "mountOptions",
+        "nodeAffinity",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
+    ];
+    let spec = volume::value(volume, "/spec").and_then(|spec| spec.as_object());
+    let source = spec.and_then(|spec| spec.keys().find(|key| !OF_ALL.contains(&key.as_str())));
+    source.cloned().unwrap_or_default()
 }
 
 fn from_object(

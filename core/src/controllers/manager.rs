@@ -49,6 +49,10 @@ pub struct ManagerConfig {
     /// Whether claims are bound, volumes made and both protected. A simulation without any of them runs faster without
     /// these controllers.
     pub volumes: bool,
+    /// Whether nodes run real containers. Otherwise what runs as pods in such a cluster is simulated: provisioners of
+    /// all StorageClasses, and what attaches CSI volumes.
+    #[serde(default)]
+    pub real_nodes: bool,
     /// Whether claims for devices are made and freed; the same. In a recording that does not say so, they are not.
     #[serde(default)]
     pub devices: bool,
@@ -80,6 +84,7 @@ impl Default for ManagerConfig {
             load_balancers: None,
             pod_ranges: None,
             volumes: true,
+            real_nodes: false,
             devices: true,
             autoscaling: Some(None),
             access_control: false,

@@ -97,13 +97,15 @@ pub fn all(config: &ManagerConfig) -> Vec<Box<dyn Controller>> {
     }
     if config.volumes {
         all.push(Box::<persistent_volume::PersistentVolumeBinder>::default());
-        all.push(Box::new(persistent_volume::Provisioner));
+        all.push(Box::new(persistent_volume::Provisioner { real_nodes: config.real_nodes }));
         all.push(Box::new(persistent_volume::Resizer));
         all.push(Box::<volume_protection::ClaimProtection>::default());
         all.push(Box::new(volume_protection::VolumeProtection));
         all.push(Box::new(ephemeral_volume::EphemeralVolumeController));
         all.push(Box::<attach_detach::AttachDetachController>::default());
-        all.push(Box::new(attach_detach::Attacher));
+        if !config.real_nodes {
+            all.push(Box::new(attach_detach::Attacher));
+        }
     }
     if config.devices {
         all.push(Box::<resource_claim::ResourceClaimController>::default());

@@ -244,6 +244,8 @@ impl Node {
             }
             RuntimeCommand::List { .. }
             | RuntimeCommand::UnmountVolumes { .. }
+            | RuntimeCommand::EmptyDirectory { .. }
+            | RuntimeCommand::RemoveDirectory { .. }
             | RuntimeCommand::StopSandbox { .. }
             | RuntimeCommand::RemoveSandbox { .. }
             | RuntimeCommand::RemoveContainer { .. }
@@ -319,6 +321,7 @@ impl Node {
             | RuntimeEvent::SandboxStopped { .. }
             | RuntimeEvent::SandboxRemoved { .. }
             | RuntimeEvent::Unmounted { .. }
+            | RuntimeEvent::DirectoryDone { .. }
             | RuntimeEvent::Removed { .. }
             | RuntimeEvent::SandboxGone { .. }
             | RuntimeEvent::Reachable(_) => {}

@@ -61,6 +61,7 @@ impl Bootstrap {
         let mut wanted: VecDeque<Value> = all.clone().into();
         if shared {
             wanted.extend(dns_roles());
+            wanted.push_back(volumes_role());
             wanted.extend(NODE_BINDINGS.map(binding));
         }
         Bootstrap { kept: all, wanted, once: false, shared, asked: None, ids: ReqIds::new(1), refused: Vec::new() }
@@ -167,8 +168,9 @@ fn endpoint_slice(at: SocketAddr) -> Value {
 /// What agents may do, and those that want to become one: bindings with their ClusterRoles and groups. The last three
 /// are kubeadm's, which has a group of its own for its tokens. The first, Kubernetes leaves to its Node authoriser,
 /// which asks further what is bound to the node. They are made when a server starts; an administrator may delete them.
-const NODE_BINDINGS: [(&str, &str, &str); 6] = [
+const NODE_BINDINGS: [(&str, &str, &str); 7] = [
     ("skeg:nodes", "system:node", NODES),
+    ("skeg:node-volumes", "skeg:node-volumes", NODES),
     // Agents carry out what Services are, and serve their names.
     ("skeg:node-proxier", "system:node-proxier", NODES),
     ("system:coredns", "system:coredns", NODES),
@@ -213,6 +215,12 @@ fn dns_roles() -> [Value; 3] {
             "roleRef": {"apiGroup": api, "kind": "Role", "name": "skeg:node-dns"},
             "subjects": [{"apiGroup": api, "kind": "Group", "name": NODES}]}),
     ]
+}
+
+/// Agents empty the directories that volumes are made of, and delete these volumes then.
+fn volumes_role() -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "skeg:node-volumes"},
+        "rules": [{"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get", "list", "watch", "delete"]}]})
 }
 
 /// As kubeadm makes it, but without a selector: its server is no pod. Where each node has one of its own, what a pod

@@ -337,6 +337,7 @@ impl Cluster {
             load_balancers: Some(load_balancers),
             pod_ranges: several.as_ref().and_then(|several| several.pod_ranges),
             volumes: true,
+            real_nodes: docker.is_some() || several.is_some(),
             devices: true,
             autoscaling: Some(metrics),
             access_control: true,

@@ -85,6 +85,7 @@ fn agents_run_real_containers() {
     }
     the_port_is_for_servers(&whole, &pods[0]);
     pods_reach_each_other(&whole, &pods);
+    claims_are_directories_of_nodes(whole.servers.at(2));
 
     // A server is lost, and the agents go on.
     whole.servers.lose(0, Cluster::kill);
@@ -193,6 +194,29 @@ fn the_port_is_for_servers(whole: &Whole, pod: &Value) {
     let mut users: Vec<_> = items(&requests).iter().filter(serves).map(|r| r["spec"]["username"].to_string()).collect();
     users.sort();
     assert_eq!(users, [0, 1, 2].map(|n| format!("\"system:node:host-{n}\"")));
+}
+
+/// A claim gets a directory of the node that its pod is scheduled to, which goes with it.
+fn claims_are_directories_of_nodes(server: &Cluster) {
+    let (claims, volumes) = ("/api/v1/namespaces/default/persistentvolumeclaims", "/api/v1/persistentvolumes");
+    let wants = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}});
+    server.create(claims, &json!({"metadata": {"name": "data"}, "spec": wants}));
+    let container = json!({"name": "c", "image": IMAGE, "command": ["sh", "-c", "echo here > /data/file"],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+    let spec = json!({"nodeSelector": {"kubernetes.io/hostname": node(1)}, "restartPolicy": "Never",
+        "containers": [container], "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+    server.create(PODS, &json!({"metadata": {"name": "writes"}, "spec": spec}));
+    let phase = || server.get(&format!("{PODS}/writes")).json()["status"]["phase"].clone();
+    wait_for("it has written", PATIENCE, || phase() == "Succeeded");
+    let volume = server.get(volumes).json()["items"][0].clone();
+    assert_eq!(volume["metadata"]["labels"]["skeg.dev/directory-of"], node(1), "{volume}");
+    let path = volume["spec"]["hostPath"]["path"].as_str().expect("it is a directory").to_owned();
+    assert_eq!(std::fs::read_to_string(format!("{path}/file")).expect("hosts share it here"), "here\n");
+    for path in [format!("{PODS}/writes"), format!("{claims}/data")] {
+        assert_eq!(server.send("DELETE", &path, &[], b"").code, 200);
+    }
+    wait_for("the volume goes with its claim", PATIENCE, || items(&server.get(volumes).json()).is_empty());
+    wait_for("and its directory", PATIENCE, || !std::path::Path::new(&path).exists());
 }
 
 /// Who answers at a place of the cluster, asked from a pod a number of times.

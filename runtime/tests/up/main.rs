@@ -11,6 +11,7 @@ mod aggregation;
 mod apiproxy;
 mod apply;
 mod bad_input;
+mod claims;
 mod client;
 mod clients;
 mod conversion;

@@ -185,6 +185,7 @@ impl World {
                 load_balancers: None,
                 pod_ranges: None,
                 volumes: scenario.uses_volumes(),
+                real_nodes: false,
                 devices: scenario.uses_devices(),
                 autoscaling: scenario.uses_autoscaling().then(|| Some(metrics())),
                 access_control: false,

@@ -50,6 +50,8 @@ struct FakeRuntime {
     made: u32,
     /// What was mounted and unmounted, in words.
     mounted: Vec<String>,
+    /// Why no directory can be emptied; `None` if each can.
+    busy_directory: Option<String>,
     /// How many commands of each name are lost.
     lose: BTreeMap<&'static str, u32>,
 }
@@ -115,6 +117,8 @@ fn command_name(command: &RuntimeCommand) -> &'static str {
         RuntimeCommand::StopContainer { .. } => LOSABLE[7],
         RuntimeCommand::MountVolumes { .. }
         | RuntimeCommand::UnmountVolumes { .. }
+        | RuntimeCommand::EmptyDirectory { .. }
+        | RuntimeCommand::RemoveDirectory { .. }
         | RuntimeCommand::RemoveContainer { .. }
         | RuntimeCommand::Probe { .. }
         | RuntimeCommand::Stats { .. } => "",
@@ -293,6 +297,18 @@ impl World {
                 self.runtime.mounted.push(format!("unmount {pod_uid}"));
                 self.tell(Duration::ZERO, RuntimeEvent::Unmounted { op, result: Ok(()) });
             }
+            RuntimeCommand::EmptyDirectory { op, path } => {
+                self.runtime.mounted.push(format!("empty {path}"));
+                let result = match &self.runtime.busy_directory {
+                    Some(why) => Err(RuntimeError { reason: "".into(), message: why.as_str().into() }),
+                    None => Ok(()),
+                };
+                self.tell(Duration::ZERO, RuntimeEvent::DirectoryDone { op, result });
+            }
+            RuntimeCommand::RemoveDirectory { op, path } => {
+                self.runtime.mounted.push(format!("remove {path}"));
+                self.tell(Duration::ZERO, RuntimeEvent::DirectoryDone { op, result: Ok(()) });
+            }
             RuntimeCommand::CreateContainer { op, spec } => {
                 if !self.runtime.sandboxes.get(&spec.sandbox).is_some_and(|s| s.ready) {
                     return self.tell(Duration::ZERO, RuntimeEvent::Created { op, result: Err(dead_sandbox()) });
@@ -397,13 +413,13 @@ impl World {
             return;
         }
         let result = match request.call {
-            Call::List { kind: kind @ (Kind::NODE | Kind::SERVICE), .. } => {
+            Call::List { kind: kind @ (Kind::NODE | Kind::SERVICE | Kind::PERSISTENT_VOLUME), .. } => {
                 let all = self.api.objects.values().filter(|o| o.kind() == kind).cloned().collect();
                 let rv = Revision(self.api.revision);
                 Ok(Response::List { items: Rc::new(all), rv, rest: None })
             }
-            // Services do not change here.
-            Call::Watch { kind: Kind::SERVICE, .. } => return,
+            // These do not change here.
+            Call::Watch { kind: Kind::SERVICE | Kind::PERSISTENT_VOLUME, .. } => return,
             Call::Watch { kind: Kind::NODE, .. } => {
                 self.api.node_watch = Some(id);
                 return;

@@ -333,6 +333,51 @@ fn real_containers_get_what_their_pods_refer_to() {
 }
 
 #[test]
+fn real_containers_get_the_volumes_of_their_claims() {
+    let made = json!({"labels": {"skeg.dev/directory-of": "n1"}});
+    for (metadata, spec, expect) in [
+        (
+            made,
+            json!({"hostPath": {"path": "/dir", "type": "DirectoryOrCreate"}}),
+            "Persistent { path: \"/dir\", type_: \"DirectoryOrCreate\", made: true, takes_group: true }",
+        ),
+        (
+            json!({}),
+            json!({"hostPath": {"path": "/dir"}}),
+            "Persistent { path: \"/dir\", type_: \"\", made: false, takes_group: false }",
+        ),
+        (
+            json!({}),
+            json!({"local": {"path": "/disk"}}),
+            "Persistent { path: \"/disk\", type_: \"Directory\", made: false, takes_group: true }",
+        ),
+        (json!({}), json!({"nfs": {"server": "s", "path": "/"}}), "Unknown(\"persistentVolumeClaim: nfs\")"),
+        (
+            json!({}),
+            json!({"local": {"path": "/dev/x"}, "volumeMode": "Block"}),
+            "Unknown(\"persistentVolumeClaim: block devices\")",
+        ),
+    ] {
+        let mut world = ready_world();
+        world.config.resolve = true;
+        world.restart_agent();
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "c", "namespace": "d", "uid": "u"},
+            "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
+        let mut volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec});
+        volume["metadata"]["name"] = json!("v");
+        for object in [claim, volume] {
+            world.put(Object::from_json(object).unwrap());
+        }
+        let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]);
+        world.apply("p", json!({"containers": [container("a", "app:1")], "volumes": volumes}));
+        world.run_for(10.0);
+        let mounted = world.runtime.mounted.first().expect("it is mounted");
+        assert!(mounted.contains(expect), "{mounted}");
+    }
+}
+
+#[test]
 fn a_sub_path_stays_inside_its_volume() {
     for (value, why) in [
         ("data", ""),

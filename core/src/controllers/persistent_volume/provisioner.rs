@@ -1,7 +1,8 @@
 //! The provisioner: makes a volume for each claim whose class asks for one, and deletes it once it is released.
 //!
-//! It stands for the external provisioners of all StorageClasses; in a real cluster each runs as pods of its own, which
-//! no node here can run. What it makes depends on the provisioner's name:
+//! Where nodes are simulated, it stands for the external provisioners of all StorageClasses, each of which runs as pods
+//! of its own in a real cluster. Where nodes are real, it makes directories of the selected node for the first two of
+//! these, which that node's agent looks after ([`crate::agent`]), and leaves all others alone:
 //!
 //! | provisioner | volume |
 //! |---|---|
@@ -26,13 +27,16 @@ use crate::limits;
 use crate::machine::Now;
 use crate::object::{Kind, Object, ObjectKey, ZONE_LABEL};
 use crate::volume::{
-    PROVISIONED_BY, PROVISIONER, SELECTED_NODE, annotation, claim_of, class_of, csi_name, text, value,
-    waits_for_consumer,
+    DIRECTORIES, DIRECTORY_OF_NODE, PROVISIONED_BY, PROVISIONER, SELECTED_NODE, annotation, class_of, csi_name,
+    is_released, text, value, waits_for_consumer,
 };
 
-/// The controller. It has no state.
-#[derive(Debug, Default)]
-pub struct Provisioner;
+/// The controller.
+#[derive(Debug)]
+pub struct Provisioner {
+    /// Whether nodes run real containers.
+    pub real_nodes: bool,
+}
 
 const WATCHES: &[Watched] = &[
     Watched { kind: Kind::PERSISTENT_VOLUME_CLAIM, indexes: &[] },
@@ -70,7 +74,10 @@ impl Controller for Provisioner {
         let mut plan = Plan::nothing();
         let Some(object) = views.view(key.kind).get(key).filter(|o| !o.is_deleting()) else { return plan };
         if key.kind == Kind::PERSISTENT_VOLUME {
-            plan.writes.extend(is_released(object).then(|| delete(object)));
+            plan.writes.extend((!self.real_nodes && is_released(object)).then(|| delete(object)));
+            return plan;
+        }
+        if self.real_nodes && !provisioner_of(object).is_some_and(is_directory) {
             return plan;
         }
         if let Some(node) = selected_in_vain(views, object) {
@@ -84,7 +91,12 @@ impl Controller for Provisioner {
             plan.writes.push(update(object, Subresource::None, |v| remove_annotation(v, SELECTED_NODE)));
             return plan;
         }
-        let Some(volume) = wanted(views, object) else { return plan };
+        if self.real_nodes && lacks_node(views, object) {
+            let why = "configuration error, no node was specified".to_owned();
+            event(&mut plan, object, EventType::Warning, "ProvisioningFailed", why);
+            return plan;
+        }
+        let Some(volume) = wanted(views, object, self.real_nodes) else { return plan };
         if views.view(Kind::PERSISTENT_VOLUME).find("", volume.name()).is_none() {
             let asked = format!("External provisioner is provisioning volume for claim \"{}\"", key.path());
             event(&mut plan, object, EventType::Normal, "Provisioning", asked);
@@ -107,24 +119,29 @@ impl Controller for Provisioner {
     }
 }
 
-/// Whether a volume was made for a claim that is gone, and is to go with it.
-fn is_released(volume: &Object) -> bool {
-    text(volume, "/status/phase") == "Released"
-        && claim_of(volume).is_some()
-        && text(volume, "/spec/persistentVolumeReclaimPolicy") == "Delete"
-        && annotation(volume, PROVISIONED_BY).is_some()
-}
-
 /// The node that was selected for a claim without a volume and is gone: the claim waits for another one to be selected.
 fn selected_in_vain<'a>(views: &Views, claim: &'a Object) -> Option<&'a str> {
-    PROVISIONER.iter().find_map(|key| annotation(claim, key))?;
+    provisioner_of(claim)?;
     let node = annotation(claim, SELECTED_NODE).filter(|_| text(claim, "/spec/volumeName").is_empty())?;
     views.view(Kind::NODE).find("", node).is_none().then_some(node)
 }
 
+/// Whom a claim waits for.
+fn provisioner_of(claim: &Object) -> Option<&str> {
+    PROVISIONER.iter().find_map(|key| annotation(claim, key))
+}
+
+/// Whether a claim waits for a directory of no node in particular: its class does not wait for a pod.
+fn lacks_node(views: &Views, claim: &Object) -> bool {
+    let class = views.view(Kind::STORAGE_CLASS).find("", class_of(claim));
+    text(claim, "/spec/volumeName").is_empty()
+        && annotation(claim, SELECTED_NODE).is_none()
+        && class.is_some_and(|class| !waits_for_consumer(class))
+}
+
 /// The volume that a claim waits for; `None` if it waits for none that is to be made.
-fn wanted(views: &Views, claim: &Object) -> Option<Object> {
-    let by = PROVISIONER.iter().find_map(|key| annotation(claim, key))?;
+fn wanted(views: &Views, claim: &Object, real_nodes: bool) -> Option<Object> {
+    let by = provisioner_of(claim)?;
     let class = views.view(Kind::STORAGE_CLASS).find("", class_of(claim))?;
     let node = annotation(claim, SELECTED_NODE);
     let named = !text(claim, "/spec/volumeName").is_empty();
@@ -144,7 +161,7 @@ fn wanted(views: &Views, claim: &Object) -> Option<Object> {
             "name": claim.name(), "uid": claim.uid(), "resourceVersion": claim.rv().0.to_string()},
     });
     if is_directory(by) {
-        let path = format!("/var/lib/skeg/volumes/{name}");
+        let path = format!("{DIRECTORIES}/{name}");
         spec["hostPath"] = json!({"path": path, "type": "DirectoryOrCreate"});
     } else {
         spec["csi"] = json!({"driver": by, "volumeHandle": name});
@@ -155,13 +172,17 @@ fn wanted(views: &Views, claim: &Object) -> Option<Object> {
             spec[field] = source.clone();
         }
     }
-    let place = if is_local(by) { node.map(|n| ("kubernetes.io/hostname", n.to_owned())) } else { None };
+    let node = node.filter(|_| is_local(by) || real_nodes);
+    let place = node.map(|node| ("kubernetes.io/hostname", node.to_owned()));
     if let Some((key, at)) = place.or_else(|| zone(views, claim, class, by).map(|zone| (ZONE_LABEL, zone))) {
         spec["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": key, "operator": "In", "values": [at]}]}]}});
     }
-    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume",
-        "metadata": {"name": name, "annotations": {PROVISIONED_BY: by}}, "spec": spec});
+    let mut metadata = json!({"name": name, "annotations": {PROVISIONED_BY: by}});
+    if let Some(node) = node {
+        metadata["labels"] = json!({DIRECTORY_OF_NODE: node});
+    }
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec});
     Some(Object::from_json(volume).expect("a volume that is made of a claim and a class reads"))
 }
 

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::catalog::Catalog;
 use super::{PersistentVolumeBinder, Provisioner, Resizer};
-use crate::controllers::Controller;
+use crate::client::Views;
 use crate::controllers::fake_cluster::{Fake, at, object};
+use crate::controllers::{Controller, Write};
 use crate::object::{Kind, Object, ObjectKey};
 
 const KINDS: &[Kind] =
@@ -63,7 +64,7 @@ impl Bench {
                     self.fake.tell(&mut self.binder, at(0));
                     let controller: &mut dyn Controller = match of {
                         0 => &mut self.binder,
-                        1 => &mut Provisioner,
+                        1 => &mut Provisioner { real_nodes: false },
                         _ => &mut Resizer,
                     };
                     let plan = self.fake.step(controller, &key, at(0));
@@ -282,6 +283,46 @@ fn a_made_volume_is_where_its_provisioner_says() {
         assert!(made["spec"][source].is_object(), "{provisioner}: {made}");
         let term = &made["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0];
         assert_eq!((term["key"].as_str().unwrap_or(""), &term["values"]), (key, &values), "{provisioner}");
+    }
+}
+
+#[test]
+fn on_real_nodes_directories_are_made_and_all_else_is_left_to_its_provisioner() {
+    let made = |provisioner: &str, selected: Option<&str>| {
+        let node = object(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}));
+        let mut annotations = json!({"volume.kubernetes.io/storage-provisioner": provisioner});
+        annotations["volume.kubernetes.io/selected-node"] = json!(selected);
+        let claim = claim("a", json!({"metadata": {"annotations": annotations}}));
+        let key = claim.key();
+        let views = Views::of(KINDS, [claim, class(json!({"provisioner": provisioner})), node]);
+        let plan = Provisioner { real_nodes: true }.reconcile(&views, &key, at(0));
+        let volume = plan.writes.iter().find_map(|write| match write {
+            Write::Create(volume) => Some(volume.to_json()),
+            _ => None,
+        });
+        (volume.unwrap_or_default(), plan.events.iter().map(|e| e.message.clone()).collect::<Vec<_>>())
+    };
+    for by in ["skeg.dev/local-path", "k8s.io/minikube-hostpath"] {
+        let (volume, _) = made(by, Some("n1"));
+        assert_eq!(volume["metadata"]["labels"], json!({"skeg.dev/directory-of": "n1"}), "{by}");
+        assert_eq!(volume["spec"]["hostPath"]["path"], "/var/lib/skeg/volumes/pvc-u-a", "{by}");
+        let terms = &volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"];
+        assert_eq!(terms[0]["matchExpressions"][0]["values"], json!(["n1"]), "{by}");
+        let why = "configuration error, no node was specified".to_owned();
+        assert_eq!(made(by, None), (Value::Null, vec![why]), "{by}");
+    }
+    assert_eq!(made("disk.example.com", Some("n1")), (Value::Null, vec![]), "its provisioner runs as pods");
+    let released = volume(
+        "v",
+        json!({"status": {"phase": "Released"},
+        "metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": "skeg.dev/local-path"}},
+        "spec": {"persistentVolumeReclaimPolicy": "Delete",
+            "claimRef": {"namespace": "d", "name": "a", "uid": "u-a"}}}),
+    );
+    for (real_nodes, writes) in [(false, 1), (true, 0)] {
+        let views = Views::of(KINDS, [released.clone()]);
+        let plan = Provisioner { real_nodes }.reconcile(&views, &released.key(), at(0));
+        assert_eq!(plan.writes.len(), writes, "the node's agent empties it first");
     }
 }
 

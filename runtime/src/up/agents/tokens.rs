@@ -30,7 +30,10 @@ pub fn wanted(command: &RuntimeCommand) -> Option<Wanted> {
     let RuntimeCommand::MountVolumes { volumes, .. } = command else { return None };
     let files = volumes.volumes.iter().flat_map(|volume| match &volume.content {
         VolumeContent::Files { files, .. } => files.as_slice(),
-        VolumeContent::EmptyDir { .. } | VolumeContent::HostPath { .. } | VolumeContent::Unknown(_) => &[],
+        VolumeContent::EmptyDir { .. }
+        | VolumeContent::HostPath { .. }
+        | VolumeContent::Persistent { .. }
+        | VolumeContent::Unknown(_) => &[],
     });
     let token = |content: &FileContent| match content {
         FileContent::Token { audience, seconds } => Some((audience.clone(), *seconds)),

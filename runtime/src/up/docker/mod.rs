@@ -15,6 +15,7 @@ mod logs;
 mod network;
 mod ooms;
 mod pause;
+mod persistent;
 mod probes;
 mod services;
 mod spec;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use skeg_core::agent::{
-    AgentConfig, ContainerId, ContainerSpec, CreatedContainer, FileContent, ImageInfo, PodVolumes, ProbeAction,
+    AgentConfig, ContainerId, ContainerSpec, CreatedContainer, FileContent, ImageInfo, OpId, PodVolumes, ProbeAction,
     RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, VolumeContent,
 };
 use tokio::runtime::Handle;
@@ -356,6 +357,8 @@ impl Docker {
                     driver.happened(move || RuntimeEvent::Unmounted { op, result: result.map_err(error) });
                 });
             }
+            RuntimeCommand::EmptyDirectory { op, path } => self.directory(op, &path, persistent::empty),
+            RuntimeCommand::RemoveDirectory { op, path } => self.directory(op, &path, persistent::remove),
             RuntimeCommand::CreateContainer { op, spec } => {
                 let of = container_of(&spec);
                 self.spawn(async move {
@@ -409,6 +412,15 @@ impl Docker {
                 driver.happened(move || RuntimeEvent::StatsRead { op, stats: Vec::new() });
             }
         }
+    }
+
+    /// Does something with the directory of a volume.
+    fn directory(&self, op: OpId, path: &str, what: fn(&Path) -> Result<(), String>) {
+        let (driver, path) = (Arc::clone(&self.driver), PathBuf::from(path));
+        self.spawn(async move {
+            let result = blocking(move || what(&path)).await.map_err(|why| ("", why));
+            driver.happened(move || RuntimeEvent::DirectoryDone { op, result: result.map_err(error) });
+        });
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -466,6 +478,9 @@ fn contents(volumes: &PodVolumes, mint: &Mint<'_>) -> Vec<Volume> {
             other => Content::Wrong(format!("the medium {other:?} is not there yet on a Docker node")),
         },
         VolumeContent::HostPath { path, type_ } => Content::Host { path: path.clone(), type_: type_.clone() },
+        VolumeContent::Persistent { path, type_, made, takes_group } => {
+            Content::Persistent { path: path.clone(), type_: type_.clone(), made: *made, takes_group: *takes_group }
+        }
         VolumeContent::Unknown(type_) => {
             Content::Wrong(format!("volumes of type {type_} are not there yet on a Docker node"))
         }
@@ -664,7 +679,7 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 
 /// What a Docker node does not do yet, to be said when it starts.
 pub const NOT_YET: [&str; 3] = [
-    "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI and projected",
+    "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
     "imagePullSecrets, probes and hooks by HTTPS, seccomp profiles of type Localhost",
     "scaling by metrics, eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",
 ];

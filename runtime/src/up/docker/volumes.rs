@@ -21,6 +21,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use super::persistent;
 use super::spec::{self, Bind};
 use crate::disk::explain;
 
@@ -40,6 +41,8 @@ pub enum Content {
     Empty { memory: bool, size_limit: Option<i64> },
     /// A path of the host.
     Host { path: String, type_: String },
+    /// A path of the host that is a PersistentVolume; see [`super::persistent::mount`].
+    Persistent { path: String, type_: String, made: bool, takes_group: bool },
     /// Files.
     Files { secret: bool, files: Vec<(String, i32, Vec<u8>)> },
     /// What cannot be made, and why.
@@ -52,6 +55,7 @@ impl std::fmt::Debug for Content {
         f.write_str(match self {
             Content::Empty { .. } => "Empty",
             Content::Host { .. } => "Host",
+            Content::Persistent { .. } => "Persistent",
             Content::Files { .. } => "Files",
             Content::Wrong(_) => "Wrong",
         })
@@ -59,7 +63,7 @@ impl std::fmt::Debug for Content {
 }
 
 /// Why a volume could not be made.
-type Why = String;
+pub(super) type Why = String;
 
 fn pod_dir(state: &Path, uid: &str) -> PathBuf {
     state.join("pods").join(uid)
@@ -74,21 +78,30 @@ pub fn termination_file(state: &Path, uid: &str, container: &str, attempt: u32) 
     pod_dir(state, uid).join("containers").join(container).join(attempt.to_string())
 }
 
-fn told(path: &Path, e: &io::Error) -> Why {
+pub(super) fn told(path: &Path, e: &io::Error) -> Why {
     format!("{}: {}", path.display(), explain(e))
 }
 
 /// Whether something is mounted exactly here.
-fn is_mount(path: &Path) -> bool {
+pub(super) fn is_mount(path: &Path) -> bool {
     mounts().is_ok_and(|all| all.iter().any(|at| at == path))
 }
 
 /// Every mount point of this process.
 fn mounts() -> io::Result<Vec<PathBuf>> {
+    Ok(mount_table()?.into_iter().map(|(_, at)| at).collect())
+}
+
+/// All that is mounted for this process: which path of its file system, and where.
+pub(super) fn mount_table() -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let text = fs::read_to_string("/proc/self/mountinfo")?;
     let unescape =
         |field: &str| field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| PathBuf::from(unescape(field))).collect())
+    let pair = |line: &str| {
+        let mut fields = line.split(' ').skip(3).map(|field| PathBuf::from(unescape(field)));
+        Some((fields.next()?, fields.next()?))
+    };
+    Ok(text.lines().filter_map(pair).collect())
 }
 
 /// Makes a pod's volumes, or brings their files up to date.
@@ -106,6 +119,9 @@ fn make(dir: &Path, fs_group: Option<i64>, content: &Content) -> Result<(), Why>
     match content {
         Content::Wrong(why) => Err(why.clone()),
         Content::Host { path, type_ } => check_host_path(Path::new(path), type_),
+        Content::Persistent { path, type_, made, takes_group } => {
+            persistent::mount(dir, Path::new(path), type_, *made, fs_group.filter(|_| *takes_group))
+        }
         Content::Empty { memory, size_limit } => {
             fs::create_dir_all(dir).map_err(|e| io(&e))?;
             if *memory && !is_mount(dir) {
@@ -124,7 +140,7 @@ fn make(dir: &Path, fs_group: Option<i64>, content: &Content) -> Result<(), Why>
     }
 }
 
-fn chmod(path: &Path, mode: u32) -> io::Result<()> {
+pub(super) fn chmod(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
@@ -143,7 +159,7 @@ fn mount_tmpfs(dir: &Path, size: Option<i64>, mode: &str) -> io::Result<()> {
 }
 
 /// `pkg/volume/hostpath` (`checkTypeInternal`).
-fn check_host_path(path: &Path, type_: &str) -> Result<(), Why> {
+pub(super) fn check_host_path(path: &Path, type_: &str) -> Result<(), Why> {
     let shown = path.display();
     let create = |made: io::Result<()>| match made {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -382,14 +398,14 @@ fn open_beneath(root: &Path, path: &Path) -> io::Result<OwnedFd> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::{Path, PathBuf};
 
     use super::{check_host_path, open_beneath, write_files};
 
-    fn scratch(test: &str) -> PathBuf {
+    pub fn scratch(test: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("skeg-volumes-{test}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
