@@ -339,6 +339,23 @@ impl Cluster {
         events
     }
 
+    /// Sends a request without a body as the administrator, and reads the head of its answer only.
+    pub fn head_of(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut stream = self.connect(&self.admin);
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade")) {
+            head += "Connection: Upgrade\r\n";
+        }
+        headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        stream.write_all(format!("{head}\r\n").as_bytes()).expect("it reads");
+        read_head(&mut BufReader::new(stream)).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    }
+
+    /// The administrator's TLS.
+    pub fn admin_tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.admin)
+    }
+
     /// Opens a GET request as the administrator, whose response is then read from the connection.
     pub fn open(&self, path: &str) -> impl Read + use<> {
         let mut stream = self.connect(&self.admin);

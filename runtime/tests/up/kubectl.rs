@@ -1,19 +1,25 @@
 //! kubectl with a cluster: the output of everyday commands. Runs each binary that `KUBECTL` names, separated as in
 //! `PATH`, or else the one on the path; says that it is skipped if there is none.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::{Cluster, required, scratch};
+use crate::golden::{Recorder, Session, recording};
 
 struct Kubectl<'a> {
     binary: PathBuf,
     cluster: &'a Cluster,
     cache: PathBuf,
+    /// What notes its requests on their way.
+    recorder: Option<&'a Recorder>,
 }
 
 /// The kubectl binaries. `KUBECTL` must not name a dispatcher, which asks the server first and then runs another one.
@@ -29,8 +35,21 @@ fn binaries() -> Vec<PathBuf> {
 impl Kubectl<'_> {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--kubeconfig").arg(&self.cluster.kubeconfig).arg("--cache-dir").arg(&self.cache).args(args);
+        command.arg("--kubeconfig").arg(&self.cluster.kubeconfig).arg("--cache-dir").arg(&self.cache);
+        if let Some(recorder) = self.recorder {
+            let title = args.join(" ").replace('\n', "\\n");
+            recorder.case(&title.replace(&*self.cache.to_string_lossy(), "DIR"));
+            command.arg("--server").arg(&recorder.url);
+        }
+        command.args(args);
         command
+    }
+
+    /// What follows is this part of the day.
+    fn section(&self, name: &str) {
+        if let Some(recorder) = self.recorder {
+            recorder.section(name);
+        }
     }
 
     fn run(&self, args: &[&str], input: &str) -> (bool, String) {
@@ -225,6 +244,7 @@ impl Kubectl<'_> {
             ("create ingress in --rule=example.com/=one:80", "ingress.networking.k8s.io/in created"),
             ("autoscale deployment web --min=2 --max=5", "horizontalpodautoscaler.autoscaling/web autoscaled"),
             ("get hpa web", "Deployment/web"),
+            ("delete hpa web", "horizontalpodautoscaler.autoscaling \"web\" deleted"),
             ("set selector service one app=other", "service/one selector updated"),
             ("wait --for=condition=Complete job/once --timeout=60s", "job.batch/once condition met"),
             ("logs job/once", "done\n"),
@@ -400,9 +420,120 @@ fn a_day_with_kubectl() {
         // A separate cache for this run, because cached discovery of another server must not be used.
         let cache = scratch(&test).join(format!("cache-{}", std::process::id()));
         std::fs::create_dir_all(&cache).expect("it can be made");
-        let kubectl = Kubectl { binary, cluster: &cluster, cache };
+        let kubectl = Kubectl { binary, cluster: &cluster, cache, recorder: None };
         eprintln!("kubectl {}", kubectl.well(&["version"], "").lines().next().unwrap_or_default());
         spend_a_day(&kubectl, &cluster);
+    }
+}
+
+/// The requests of a day with each binary, by its version.
+pub fn record_days() -> BTreeMap<String, Session> {
+    let mut days = BTreeMap::new();
+    for binary in binaries() {
+        let output = Command::new(&binary).args(["version", "--client", "--output=json"]).output().expect("it runs");
+        let version: Value = serde_json::from_slice(&output.stdout).expect("it says its version");
+        let version = version["clientVersion"]["gitVersion"].as_str().expect("it says its version");
+        let version = version.trim_start_matches('v').splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+        let test = format!("kubectl-recorded-{version}");
+        let cluster = Cluster::start(&test, &["--nodes", "3"]);
+        let cache = scratch(&test).join(format!("cache-{}", std::process::id()));
+        std::fs::create_dir_all(&cache).expect("it can be made");
+        let session = recording(&cluster, |recorder| {
+            let kubectl = Kubectl { binary, cluster: &cluster, cache, recorder: Some(recorder) };
+            spend_a_day(&kubectl, &cluster);
+        });
+        days.insert(version, session);
+    }
+    days
+}
+
+/// A proxy of the kind that `proxy-url` names: it connects where CONNECT says, and passes bytes. Returns its address,
+/// and how often it was asked to.
+fn tunnel() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let count: Arc<AtomicUsize> = Arc::default();
+    let counted = Arc::clone(&count);
+    let carry = |mut from: TcpStream, mut to: TcpStream| {
+        std::thread::spawn(move || {
+            // Either end may go at any moment, and then both do.
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Both);
+        });
+    };
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let mut reader = BufReader::new(near.try_clone().expect("sockets can be shared"));
+            let mut lines = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            let Some(asked) = lines.next() else { continue };
+            let target = asked.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next());
+            let mut far = TcpStream::connect(target.expect("it is asked to connect")).expect("it listens");
+            lines.for_each(drop);
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut answered = near.try_clone().expect("sockets can be shared");
+            answered.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").expect("it reads");
+            far.write_all(reader.buffer()).expect("it reads");
+            carry(near.try_clone().expect("sockets can be shared"), far.try_clone().expect("sockets can be shared"));
+            carry(far, near);
+        }
+    });
+    (address, count)
+}
+
+/// Streams through a proxy that tunnels TLS, and through one that ends it: nothing is held back, and protocols change.
+#[test]
+fn streams_pass_proxies() {
+    for (number, binary) in binaries().into_iter().enumerate() {
+        let test = format!("kubectl-proxied-{number}");
+        let mut cluster = Cluster::start(&test, &["--nodes", "1"]);
+        let cache = scratch(&test).join(format!("cache-{}", std::process::id()));
+        std::fs::create_dir_all(&cache).expect("it can be made");
+        let reverse = Recorder::start(&cluster);
+        let ended =
+            Kubectl { binary: binary.clone(), cluster: &cluster, cache: cache.clone(), recorder: Some(&reverse) };
+        cluster.wait_for("the namespace has its service account", || {
+            cluster.get("/api/v1/namespaces/default/serviceaccounts/default").code == 200
+        });
+        let nginx = json!({"name": "nginx", "image": "nginx:1", "ports": [{"containerPort": 80}]});
+        let web = json!({"metadata": {"name": "web"}, "spec": {"containers": [nginx]}});
+        cluster.create("/api/v1/namespaces/default/pods", &web);
+        ended.check("wait --for=condition=Ready pod/web --timeout=60s", &["condition met"]);
+        ended.stream();
+        drop(ended);
+        // Its kubeconfig says that the server is reached by a proxy.
+        let text = std::fs::read_to_string(&cluster.kubeconfig).expect("it is there");
+        let server = text.lines().find(|line| line.trim_start().starts_with("server:")).expect("a server");
+        let indent = &server[..server.len() - server.trim_start().len()];
+        let (proxy, asked) = tunnel();
+        let proxied = text.replace(server, &format!("{server}\n{indent}proxy-url: http://{proxy}"));
+        cluster.kubeconfig = scratch(&test).join("proxied");
+        std::fs::write(&cluster.kubeconfig, proxied).expect("it can be written");
+        let tunnelled = Kubectl { binary, cluster: &cluster, cache, recorder: None };
+        tunnelled.stream();
+        assert!(asked.load(Ordering::Relaxed) >= 7, "each command goes through it");
+    }
+}
+
+impl Kubectl<'_> {
+    /// Streams of each kind, of a pod `web`.
+    fn stream(&self) {
+        let (well, text) = self.run(&["exec", "-i", "web", "--", "sh", "-c", "echo hello; cat; exit 3"], "typed\n");
+        let ended = text.contains("hello\ntyped\n") && text.contains("command terminated with exit code 3");
+        assert!(!well && ended, "{text}");
+        self.copy("web");
+        self.forward("web");
+        // A watch, a log and an attached terminal tell what is, and go on.
+        for args in [&["get", "pod", "web", "-w"][..], &["logs", "-f", "web"], &["attach", "web"]] {
+            let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+            let mut streams: [Box<dyn Read>; 2] =
+                [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
+            let told = if args[0] == "attach" { &mut streams[1] } else { &mut streams[0] };
+            let mut byte = [0];
+            assert_eq!(told.read(&mut byte).expect("it can be read"), 1, "{args:?} tells nothing");
+            assert_eq!(child.try_wait().expect("it is our child"), None, "{args:?} goes on");
+            child.kill().expect("it is our child");
+            child.wait().expect("it is our child");
+        }
     }
 }
 
@@ -419,7 +550,7 @@ fn manifests_apply_and_become_ready() {
         let cluster = Cluster::start("manifests", &["--nodes", "5", "--speed", "20"]);
         let cache = scratch("manifests").join(format!("cache{mode}-{}", std::process::id()));
         std::fs::create_dir_all(&cache).expect("it can be made");
-        let kubectl = Kubectl { binary: binary.clone(), cluster: &cluster, cache };
+        let kubectl = Kubectl { binary: binary.clone(), cluster: &cluster, cache, recorder: None };
         let apply = |input: &str| kubectl.well(&["apply", mode, "-f", "-"], input);
         for manifest in &manifests {
             let applied = apply(manifest);
@@ -455,6 +586,7 @@ fn manifests_apply_and_become_ready() {
 }
 
 fn spend_a_day(kubectl: &Kubectl<'_>, cluster: &Cluster) {
+    kubectl.section("first-look");
     // `kubectl wait --all` waits for the existing nodes only, and agents register theirs a moment after the server
     // starts.
     cluster.wait_for("three nodes have registered", || {
@@ -465,6 +597,7 @@ fn spend_a_day(kubectl: &Kubectl<'_>, cluster: &Cluster) {
     kubectl.check("version", &["Server Version: v1.36.0"]);
     kubectl.check("cluster-info", &["control plane", "is running at"]);
     kubectl.check("api-resources", &["deployments", "apps/v1", "PodDisruptionBudget"]);
+    kubectl.section("deployment");
     let applied = kubectl.well(&["apply", "-f", "-"], WEB);
     assert!(applied.contains("deployment.apps/web created"), "{applied}");
     kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
@@ -478,15 +611,20 @@ fn spend_a_day(kubectl: &Kubectl<'_>, cluster: &Cluster) {
     kubectl.check("create configmap map --from-literal=a=1", &["configmap/map created"]);
     kubectl.check("create deployment sleepy --image=sleep:1 --replicas=0", &["deployment.apps/sleepy created"]);
     kubectl.check("create serviceaccount robot", &["serviceaccount/robot created"]);
+    kubectl.section("server-side-apply");
     kubectl.apply_on_the_server();
+    kubectl.section("explain");
     kubectl.explain();
+    kubectl.section("rules");
     kubectl.keep_rules();
+    kubectl.section("access");
     kubectl.check("auth can-i delete pods", &["yes"]);
     kubectl.check("auth can-i --list", &["*.*", "selfsubjectaccessreviews.authorization.k8s.io"]);
     kubectl.check("auth whoami", &["Username", "system:masters"]);
     kubectl.check("describe deployment web", &["RollingUpdate", "2 desired", "ScalingReplicaSet"]);
     kubectl.check("describe node node-0", &["Capacity:", "Allocated resources"]);
     kubectl.check("describe service web", &["Endpoints:"]);
+    kubectl.section("rollout");
     kubectl.check("label deployment web tier=front", &["deployment.apps/web labeled"]);
     kubectl.check("annotate deployment web note=x", &["deployment.apps/web annotated"]);
     kubectl.check("get deployment -l tier=front", &["web"]);
@@ -502,10 +640,15 @@ fn spend_a_day(kubectl: &Kubectl<'_>, cluster: &Cluster) {
     kubectl.check("rollout resume deployment/web", &["resumed"]);
     kubectl.check("rollout restart deployment/web", &["restarted"]);
     kubectl.check("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    kubectl.section("containers");
     kubectl.look_inside();
+    kubectl.section("generators");
     kubectl.generate();
+    kubectl.section("changes");
     kubectl.change();
+    kubectl.section("measures");
     kubectl.measure();
+    kubectl.section("nodes");
     kubectl.check("taint node node-0 a=b:NoSchedule", &["node/node-0 tainted"]);
     kubectl.check("taint node node-0 a-", &["node/node-0 untainted"]);
     kubectl.check("cordon node-1", &["node/node-1 cordoned"]);

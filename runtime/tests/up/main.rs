@@ -30,6 +30,7 @@ mod etcd_server;
 mod extenders;
 mod fit;
 mod flow;
+mod golden;
 mod helm;
 #[cfg(feature = "etcd")]
 mod history;
