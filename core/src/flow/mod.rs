@@ -13,6 +13,7 @@ mod hand;
 mod matching;
 mod queues;
 mod seats;
+mod width;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,14 +24,13 @@ pub use self::matching::is_about;
 pub use self::queues::Queuing;
 use self::queues::{Arrival, Queues};
 use self::seats::{Bounds, Demand, PERIOD};
+pub use self::width::Width;
 use crate::machine::Mono;
 
 /// How long a request waits at most (apiserver: a quarter of `--request-timeout`).
 pub const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// Objects of a list for each seat that it takes (apiserver `objectsPerSeat`).
-const OBJECTS_PER_SEAT: usize = 100;
-/// The most seats that one request takes (apiserver `maximumSeatsLimit`).
-const MOST_SEATS: u32 = 10;
+/// The most of its level's nominal seats that one request keeps for watchers, in percent.
+const MOST_OF_LEVEL: u32 = 15;
 
 /// A priority level, as its PriorityLevelConfiguration has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,8 +62,8 @@ pub struct Comer<'a> {
     pub level: &'a str,
     /// By what the FlowSchema tells flows apart: a user, a namespace, or nothing.
     pub distinguisher: &'a str,
-    /// How many seats it takes.
-    pub seats: u32,
+    /// How many seats it takes, and for how long.
+    pub width: Width,
 }
 
 /// What becomes of it.
@@ -112,15 +112,26 @@ struct Level {
     queues: Queues,
 }
 
+impl Level {
+    /// A request keeps no more for watchers than a part of its level, which others of its hand leave it.
+    fn narrow(&self, width: Width) -> Width {
+        let nominal = self.bounds.nominal;
+        let hand = self.config.queuing.map_or(1, |queuing| u32::try_from(queuing.hand_size).unwrap_or(u32::MAX));
+        width.narrowed((nominal * MOST_OF_LEVEL).div_ceil(100).min(nominal / hand.max(1)))
+    }
+}
+
 /// A request that was let in or waits.
 #[derive(Clone, Debug)]
 struct Held {
     level: String,
     schema: String,
-    seats: u32,
+    width: Width,
     queue: Option<usize>,
     /// When it started; `None` while it waits.
     began: Option<Mono>,
+    /// Whether it has been answered, and keeps its seats for what it tells to watchers.
+    lingers: bool,
 }
 
 /// The seats of a level.
@@ -163,12 +174,6 @@ pub struct Dispatcher {
     /// When seats are next lent and borrowed.
     next_period: Mono,
     totals: BTreeMap<(String, String), Totals>,
-}
-
-/// How many seats a list of so many objects takes, of which at most `limit` are returned.
-pub fn seats_of_list(objects: usize, limit: Option<usize>) -> u32 {
-    let objects = limit.map_or(objects, |limit| objects.min(limit));
-    u32::try_from(objects.div_ceil(OBJECTS_PER_SEAT)).unwrap_or(MOST_SEATS).clamp(1, MOST_SEATS)
 }
 
 fn flow_hash(schema: &str, distinguisher: &str) -> u64 {
@@ -259,14 +264,16 @@ impl Dispatcher {
     pub fn arrive(&mut self, now: Mono, comer: Comer<'_>) -> (Decision, Vec<Ticket>) {
         let mut others = self.check_period(now);
         self.tickets += 1;
-        let (ticket, seats) = (Ticket(self.tickets), comer.seats.max(1));
+        let ticket = Ticket(self.tickets);
+        let mut width = comer.width;
         let schema = comer.schema.to_owned();
         let mut started = Vec::new();
         let arrival = match self.levels.get_mut(comer.level) {
             None => Arrival::Starts(None),
             Some(level) => {
                 let flow = flow_hash(comer.schema, comer.distinguisher);
-                let arrival = level.queues.arrive(now, ticket, (flow, seats), &mut started);
+                width = level.narrow(width);
+                let arrival = level.queues.arrive(now, ticket, (flow, width), &mut started);
                 level.demand.set(now, level.queues.demand());
                 arrival
             }
@@ -286,19 +293,40 @@ impl Dispatcher {
                 return (Decision::Refuse(why), others);
             }
         };
-        self.held.insert(ticket, Held { level, schema, seats, queue, began });
+        self.held.insert(ticket, Held { level, schema, width, queue, began, lingers: false });
         others.extend(self.begin(now, started));
         (if began.is_some() { Decision::Start(ticket) } else { Decision::Wait(ticket) }, others)
     }
 
-    /// A request that had started has been answered. Returns those that start by it.
+    /// A request that had started has been answered. Returns those that start by it. If it keeps its seats for what it
+    /// tells to watchers, [`Dispatcher::lingers`] says for how long, and [`Dispatcher::release`] must follow.
     pub fn end(&mut self, now: Mono, ticket: Ticket) -> Vec<Ticket> {
         let mut others = self.check_period(now);
-        let Some(held) = self.held.remove(&ticket) else { return others };
+        let Some(held) = self.held.get_mut(&ticket).filter(|held| !held.lingers) else { return others };
         let began = held.began.expect("only what has started ends");
+        let level = self.levels.get_mut(&held.level);
+        held.lingers = !held.width.after.is_zero() && level.as_ref().is_some_and(|level| !level.config.is_exempt);
+        if let Some(level) = level {
+            level.queues.end(now, held.queue, (held.width, began));
+        }
+        if !held.lingers {
+            others.extend(self.release(now, ticket));
+        }
+        others
+    }
+
+    /// How long a request that has been answered keeps its seats; `None` if it does not.
+    pub fn lingers(&self, ticket: Ticket) -> Option<Duration> {
+        self.held.get(&ticket).filter(|held| held.lingers).map(|held| held.width.after)
+    }
+
+    /// A request that has been answered has told its watchers. Returns those that start by it.
+    pub fn release(&mut self, now: Mono, ticket: Ticket) -> Vec<Ticket> {
+        let mut others = self.check_period(now);
+        let Some(held) = self.held.remove(&ticket) else { return others };
         let mut started = Vec::new();
         if let Some(level) = self.levels.get_mut(&held.level) {
-            level.queues.end(now, held.queue, (held.seats, began), &mut started);
+            level.queues.release(now, held.queue, held.width, &mut started);
         }
         self.left(now, &held.level);
         others.extend(self.begin(now, started));
@@ -311,6 +339,8 @@ impl Dispatcher {
         // It may have started just now.
         if self.held.get(&ticket).is_none_or(|held| held.began.is_some()) {
             others.extend(self.end(now, ticket));
+            // Nobody was told anything.
+            others.extend(self.release(now, ticket));
             return others;
         }
         let held = self.held.remove(&ticket).expect("it was just there");
@@ -348,7 +378,10 @@ impl Dispatcher {
         for held in self.held.values() {
             let of = all.entry((&held.level, &held.schema)).or_default();
             match held.began {
-                Some(_) => (of.executing, of.seats) = (of.executing + 1, of.seats + held.seats),
+                Some(_) => {
+                    of.seats += held.width.seats();
+                    of.executing += usize::from(!held.lingers);
+                }
                 None => of.waiting += 1,
             }
         }

@@ -10,8 +10,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Ticket;
 use super::hand::deal;
+use super::{Ticket, Width};
 use crate::machine::Mono;
 
 /// How long a request is taken to last until it has ended (apiserver `estimatedServiceDuration`).
@@ -32,7 +32,7 @@ pub struct Queuing {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     ticket: Ticket,
-    seats: u32,
+    width: Width,
     /// The virtual time when it came.
     arrived: i128,
 }
@@ -41,6 +41,7 @@ struct Waiting {
 struct Queue {
     waiting: VecDeque<Waiting>,
     executing: usize,
+    /// Of those that are answered, and of those that were and tell watchers.
     seats: u32,
     /// When its next request begins, in virtual time.
     next: i128,
@@ -48,11 +49,11 @@ struct Queue {
 
 impl Queue {
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.executing == 0
+        self.waiting.is_empty() && self.executing == 0 && self.seats == 0
     }
 
     fn seats_waiting(&self) -> u32 {
-        self.waiting.iter().map(|waiting| waiting.seats).sum()
+        self.waiting.iter().map(|waiting| waiting.width.seats()).sum()
     }
 
     /// A queue never begins a request, in virtual time, before the request came.
@@ -61,10 +62,6 @@ impl Queue {
             self.next = self.next.max(first.arrived);
         }
     }
-}
-
-fn work(seats: u32, time: Duration) -> i128 {
-    i128::from(seats) * time.as_nanos() as i128
 }
 
 /// The seats and queues of a level.
@@ -133,7 +130,7 @@ impl Queues {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.executing == 0 && self.waiting == 0
+        self.executing == 0 && self.waiting == 0 && self.seats == 0
     }
 
     /// Seats that are taken or waited for.
@@ -156,7 +153,7 @@ impl Queues {
     /// Whether so many seats can be taken. What wants more than all waits until it is alone.
     fn has_room(&self, seats: u32) -> bool {
         let Some(limit) = self.limit else { return true };
-        if seats > limit { self.executing == 0 } else { self.seats + seats <= limit }
+        if seats > limit { self.seats == 0 } else { self.seats + seats <= limit }
     }
 
     /// A request of a flow comes that takes so many seats. Those that start by it are `started`.
@@ -164,10 +161,11 @@ impl Queues {
         &mut self,
         now: Mono,
         ticket: Ticket,
-        (flow, seats): (u64, u32),
+        (flow, width): (u64, Width),
         started: &mut Vec<(Ticket, usize)>,
     ) -> Arrival {
         self.pass(now);
+        let seats = width.seats();
         let Some(queuing) = self.queuing else {
             if !self.has_room(seats) {
                 return Arrival::NoSeat;
@@ -184,7 +182,7 @@ impl Queues {
         if queue.is_idle() {
             queue.next = self.virtual_now;
         }
-        queue.waiting.push_back(Waiting { ticket, seats, arrived: self.virtual_now });
+        queue.waiting.push_back(Waiting { ticket, width, arrived: self.virtual_now });
         queue.bound();
         self.waiting += 1;
         self.serve(started);
@@ -209,18 +207,19 @@ impl Queues {
             let Some(at) = self.next_queue() else { return };
             let queue = &mut self.queues[at];
             let next = *queue.waiting.front().expect("a queue that is served has a request");
-            if !self.has_room(next.seats) {
+            let seats = next.width.seats();
+            if !self.has_room(seats) {
                 return;
             }
             let queue = &mut self.queues[at];
             queue.waiting.pop_front();
             queue.executing += 1;
-            queue.seats += next.seats;
-            queue.next += work(next.seats, ESTIMATED);
+            queue.seats += seats;
+            queue.next += next.width.work(ESTIMATED);
             queue.bound();
             self.last_served = at;
             self.waiting -= 1;
-            (self.executing, self.seats) = (self.executing + 1, self.seats + next.seats);
+            (self.executing, self.seats) = (self.executing + 1, self.seats + seats);
             started.push((next.ticket, at));
         }
     }
@@ -231,27 +230,36 @@ impl Queues {
         let in_turn = (1..=count).map(|step| (self.last_served + step) % count);
         let end = |at: usize| {
             let queue = &self.queues[at];
-            queue.waiting.front().map(|first| (queue.next + work(first.seats, ESTIMATED), at))
+            queue.waiting.front().map(|first| (queue.next + first.width.work(ESTIMATED), at))
         };
         in_turn.filter_map(end).min_by_key(|(end, _)| *end).map(|(_, at)| at)
     }
 
-    /// A request has ended that had its seats since `began`. Those that start by it are `started`.
-    pub(super) fn end(
+    /// A request has been answered that had its seats since `began`. It keeps them until they are released.
+    pub(super) fn end(&mut self, now: Mono, queue: Option<usize>, (width, began): (Width, Mono)) {
+        self.pass(now);
+        self.executing -= 1;
+        if let Some(at) = queue {
+            let queue = &mut self.queues[at];
+            queue.executing -= 1;
+            // It was reckoned with an estimate.
+            queue.next += width.work(now.since(began)) - width.work(ESTIMATED);
+            queue.bound();
+        }
+    }
+
+    /// A request that has been answered gives its seats back. Those that start by it are `started`.
+    pub(super) fn release(
         &mut self,
         now: Mono,
         queue: Option<usize>,
-        (seats, began): (u32, Mono),
+        width: Width,
         started: &mut Vec<(Ticket, usize)>,
     ) {
         self.pass(now);
-        (self.executing, self.seats) = (self.executing - 1, self.seats - seats);
+        self.seats -= width.seats();
         if let Some(at) = queue {
-            let queue = &mut self.queues[at];
-            (queue.executing, queue.seats) = (queue.executing - 1, queue.seats - seats);
-            // It was reckoned with an estimate.
-            queue.next += work(seats, now.since(began)) - work(seats, ESTIMATED);
-            queue.bound();
+            self.queues[at].seats -= width.seats();
         }
         self.serve(started);
         self.drop_idle();

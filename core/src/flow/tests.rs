@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::{collection, prop_oneof};
 
-use super::{Comer, Decision, Dispatcher, LevelConfig, Limits, Present, Queuing, Refusal, Ticket, seats_of_list};
+use super::{Comer, Decision, Dispatcher, LevelConfig, Limits, Present, Queuing, Refusal, Ticket, Width};
 use crate::machine::Mono;
 
 fn level(name: &str, shares: u32, queuing: Option<Queuing>) -> LevelConfig {
@@ -20,7 +20,7 @@ fn at(millis: u64) -> Mono {
 }
 
 fn comer<'a>(level: &'a str, who: &'a str, seats: u32) -> Comer<'a> {
-    Comer { schema: "schema", level, distinguisher: who, seats }
+    Comer { schema: "schema", level, distinguisher: who, width: Width::of(seats) }
 }
 
 /// A server of so many seats with these levels.
@@ -144,17 +144,51 @@ fn seats_are_lent_where_nobody_needs_them() {
 }
 
 #[test]
-fn lists_take_seats_by_what_they_read() {
-    for (objects, limit, expect) in
-        [(0, None, 1), (100, None, 1), (101, None, 2), (150_000, None, 10), (150_000, Some(500), 5), (3, Some(500), 1)]
-    {
-        assert_eq!(seats_of_list(objects, limit), expect, "{objects} {limit:?}");
-    }
+fn a_write_keeps_its_seats_until_its_watchers_are_told() {
+    let mut d = dispatcher(100, vec![level("a", 1, queuing(1, 1, 50))]);
+    let write = |watchers| Comer { width: Width::of_write(watchers), ..comer("a", "u", 1) };
+    let narrow = started(d.arrive(at(0), write(9)));
+    assert!(d.end(at(1), narrow).is_empty());
+    assert_eq!((d.lingers(narrow), d.present()[&("a", "schema")]), (None, Present::default()));
+    let wide: Vec<Ticket> = (0..10).map(|_| started(d.arrive(at(1), write(1000)))).collect();
+    let next = waiting(d.arrive(at(1), comer("a", "u", 1)));
+    // It has been answered, but holds all of its seats.
+    assert!(d.end(at(2), wide[0]).is_empty());
+    assert_eq!(d.lingers(wide[0]), Some(Duration::from_millis(50)));
+    assert_eq!(d.present()[&("a", "schema")], Present { seats: 100, executing: 9, waiting: 1 });
+    assert!(d.end(at(3), wide[0]).is_empty(), "it ends once");
+    assert_eq!(d.release(at(52), wide[0]), [next]);
+    assert_eq!(d.present()[&("a", "schema")], Present { seats: 91, executing: 10, waiting: 0 });
+    assert!(d.release(at(53), wide[0]).is_empty());
+}
+
+/// A level's part of the server, and its hands, bound what one write keeps; it keeps that for longer instead.
+#[test]
+fn a_small_level_makes_writes_narrow_and_long() {
+    let kept = |seats: u32, hand: usize| {
+        let mut d = dispatcher(seats, vec![level("a", 1, queuing(8, hand, 50))]);
+        let wide = started(d.arrive(at(0), Comer { width: Width::of_write(100), ..comer("a", "u", 1) }));
+        d.end(at(1), wide);
+        (d.present()[&("a", "schema")].seats, d.lingers(wide).unwrap().as_millis())
+    };
+    assert_eq!(kept(100, 1), (10, 5));
+    assert_eq!(kept(20, 1), (3, 16), "15% of 20");
+    assert_eq!(kept(20, 8), (2, 25), "20 divided by a hand of 8");
+    assert_eq!(kept(4, 8), (1, 50));
+}
+
+#[test]
+fn what_is_exempt_keeps_nothing() {
+    let mut d = dispatcher(10, vec![LevelConfig { is_exempt: true, ..level("a", 1, None) }]);
+    let wide = started(d.arrive(at(0), Comer { width: Width::of_write(1000), ..comer("a", "u", 1) }));
+    assert!(d.end(at(1), wide).is_empty());
+    assert_eq!((d.lingers(wide), d.present()[&("a", "schema")]), (None, Present::default()));
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Arrive { level: usize, who: u8, seats: u32 },
+    Arrive { level: usize, who: u8, seats: u32, watchers: usize },
+    Release(usize),
     End(usize),
     GiveUp(usize),
     Configure { shares: [u32; 3], queues: usize },
@@ -163,7 +197,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..4usize, 0..5u8, 1..12u32).prop_map(|(level, who, seats)| Step::Arrive { level, who, seats }),
+        6 => (0..4usize, 0..5u8, 1..12u32, prop_oneof![Just(0), 0..200usize])
+            .prop_map(|(level, who, seats, watchers)| Step::Arrive { level, who, seats, watchers }),
+        2 => any::<usize>().prop_map(Step::Release),
         4 => any::<usize>().prop_map(Step::End),
         1 => any::<usize>().prop_map(Step::GiveUp),
         1 => ([0..20u32, 1..20u32, 1..20u32], 1..10usize)
@@ -188,6 +224,7 @@ proptest! {
     ) {
         let mut d = dispatcher(seats, levels([0, 10, 10], 4));
         let (mut now, mut running, mut waits) = (Mono::ZERO, Vec::new(), BTreeSet::new());
+        let mut lingering = Vec::new();
         let begin = |others: Vec<Ticket>, running: &mut Vec<Ticket>, waits: &mut BTreeSet<Ticket>| {
             for ticket in others {
                 assert!(waits.remove(&ticket), "only what waits starts, once");
@@ -196,9 +233,10 @@ proptest! {
         };
         for step in steps {
             match step {
-                Step::Arrive { level, who, seats } => {
+                Step::Arrive { level, who, seats, watchers } => {
                     let who = who.to_string();
-                    let (decision, others) = d.arrive(now, comer(NAMES[level], &who, seats));
+                    let width = if watchers > 0 { Width::of_write(watchers) } else { Width::of(seats) };
+                    let (decision, others) = d.arrive(now, Comer { width, ..comer(NAMES[level], &who, 1) });
                     begin(others, &mut running, &mut waits);
                     match decision {
                         Decision::Start(ticket) => running.push(ticket),
@@ -209,6 +247,11 @@ proptest! {
                 Step::End(n) if !running.is_empty() => {
                     let ticket = running.swap_remove(n % running.len());
                     begin(d.end(now, ticket), &mut running, &mut waits);
+                    lingering.extend(d.lingers(ticket).map(|_| ticket));
+                }
+                Step::Release(n) if !lingering.is_empty() => {
+                    let ticket = lingering.swap_remove(n % lingering.len());
+                    begin(d.release(now, ticket), &mut running, &mut waits);
                 }
                 Step::GiveUp(n) if !waits.is_empty() => {
                     let ticket = *waits.iter().nth(n % waits.len()).unwrap();
@@ -221,15 +264,19 @@ proptest! {
                     begin(d.configure(now, levels(shares, queues)), &mut running, &mut waits);
                 }
                 Step::Pass(millis) => now = now + Duration::from_millis(millis),
-                Step::End(_) | Step::GiveUp(_) => {}
+                Step::End(_) | Step::Release(_) | Step::GiveUp(_) => {}
             }
         }
         let waiting: usize = d.present().values().map(|now| now.waiting).sum();
         prop_assert_eq!(waiting, waits.len());
         // All that runs ends, and so all that waits is answered.
+        for ticket in lingering {
+            begin(d.release(now, ticket), &mut running, &mut waits);
+        }
         while let Some(ticket) = running.pop() {
             now = now + Duration::from_millis(1);
             begin(d.end(now, ticket), &mut running, &mut waits);
+            begin(d.release(now, ticket), &mut running, &mut waits);
         }
         prop_assert!(waits.is_empty(), "{:?} wait for ever", waits);
         prop_assert!(d.present().values().all(|now| *now == Present::default()));

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Annotations, ListOptions, Patch, Reason, Status, Subresource};
 use skeg_core::auth::{self, ANONYMOUS, Authoriser, MASTERS, User};
+use skeg_core::flow::Width;
 use skeg_core::object::decode::DecodeError;
 use skeg_core::object::{FieldSelector, Verbs};
 use tokio::sync::oneshot;
@@ -123,20 +124,20 @@ impl Handler {
             };
             let params = Params::parse(head.uri.query());
             let user = &self.authorise(&user, (&head.method, path), &head.headers, &params, &mut flow)?;
-            let enter = |seats| self.enter(flow.as_ref(), seats, &method);
+            let enter = |width| self.enter(flow.as_ref(), width, &method);
             if let Some(remote) = self.remote(path) {
-                let _permit = enter(1).await?;
+                let _permit = enter(Width::of(1)).await?;
                 return Ok(self.pass_on(&remote, user, (&method, &head.uri, &head.headers), body).await);
             }
             let (served, route) = self.find(path).await?;
             // They last, and an agent that is asked for one asks a server in turn (`--max-requests-inflight` exempts
             // them).
             let lasts = rest.is_some() || matches!(&route, Route::Objects(objects) if is_stream(objects));
-            let seats = match &route {
-                Route::Objects(objects) => self.gate.seats(&method, objects, &params),
-                _ => 1,
+            let width = match &route {
+                Route::Objects(objects) => self.gate.width(&method, objects, &params),
+                _ => Width::of(1),
             };
-            let _permit = if lasts { None } else { Some(enter(seats).await?) };
+            let _permit = if lasts { None } else { Some(enter(width).await?) };
             if let (Some(rest), Route::Objects(objects)) = (rest, &route) {
                 let from = (whole, rest, head.uri.query());
                 return self.proxy(objects, from, user, (&method, &head.headers, body)).await;
@@ -183,10 +184,10 @@ impl Handler {
     }
 
     /// Lets a request in, perhaps after a while.
-    async fn enter(&self, flow: Option<&Flow>, seats: u32, method: &Method) -> Result<Permit, Status> {
+    async fn enter(&self, flow: Option<&Flow>, width: Width, method: &Method) -> Result<Permit, Status> {
         let flows = Arc::clone(&self.shared.flows.read().expect("nobody panics while it is replaced"));
         let writes = !matches!(*method, Method::GET | Method::HEAD);
-        self.gate.enter(&flows, flow, (seats, writes)).await.map_err(|_| overloaded())
+        self.gate.enter(&flows, flow, (width, writes)).await.map_err(|_| overloaded())
     }
 
     /// Responds to a path that is not about objects. Only discovery depends on the `Accept` header, and parses it
@@ -545,6 +546,7 @@ impl Handler {
         if let Some(name) = &objects.name {
             options.fields.terms.extend(FieldSelector::equal("metadata.name", name).terms);
         }
+        let watcher = self.gate.watch(objects, &options.fields);
         let selected = self.selected(head, objects, &mut options).await?;
         // Custom resources have no protobuf form.
         let protobuf = head.accepted.encoding == Encoding::Protobuf && kind.built_in().is_some();
@@ -558,7 +560,7 @@ impl Handler {
         let Answer::Watch(events) = reply.result? else { unreachable!("a watch is answered by its events") };
         let timeout = timeout.unwrap_or(Duration::from_secs(WATCH_TIMEOUT + events.id % WATCH_TIMEOUT));
         let events = Source::new(events, &objects.resource, selected, self.cluster.clone());
-        Ok(reply::watch(events, look, encoding, self.cluster.clone(), timeout))
+        Ok(reply::watch(events, (look, encoding), self.cluster.clone(), timeout, watcher))
     }
 
     async fn write(

@@ -25,6 +25,7 @@ use super::accept::Encoding;
 use super::ask::{Event, Inbound, ToCluster, WatchEncoding};
 use super::conversion::Source;
 use super::flow::Class;
+use super::flow::gate::Watcher;
 use super::openapi::Document;
 use super::render::Look;
 
@@ -169,17 +170,17 @@ pub fn tell_class(response: &mut Response<Content>, class: &Class) {
     }
 }
 
-/// Responds with the events of a watch, as they happen.
+/// Responds with the events of a watch, as they happen. `watcher` counts it meanwhile.
 pub fn watch(
     events: Source,
-    look: Look,
-    encoding: WatchEncoding,
+    (look, encoding): (Look, WatchEncoding),
     cluster: ToCluster,
     timeout: Duration,
+    watcher: Option<Watcher>,
 ) -> Response<Content> {
     let deadline = Box::pin(tokio::time::sleep(timeout));
     let protobuf = encoding.is_protobuf();
-    let body = WatchBody { events, look, protobuf, cluster, deadline, first: true, ended: false };
+    let body = WatchBody { events, look, protobuf, cluster, deadline, first: true, ended: false, _watcher: watcher };
     stream(if protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" }, body)
 }
 
@@ -212,6 +213,7 @@ struct WatchBody {
     /// Whether no object has been sent yet.
     first: bool,
     ended: bool,
+    _watcher: Option<Watcher>,
 }
 
 impl WatchBody {
