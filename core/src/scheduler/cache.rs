@@ -120,6 +120,27 @@ impl Nodes {
         self.allocatable.get(usize::from(resource.0)).map_or(0, |column| column[slot as usize])
     }
 
+    /// Whether a node is there, and neither taints nor `spec.unschedulable` keep pods from it.
+    pub fn is_quiet(&self, slot: Slot) -> bool {
+        let slot = slot as usize;
+        self.present[slot] && !self.unschedulable[slot] && self.taints[slot].is_empty()
+    }
+
+    /// How much of a resource is allocatable, by slot; `None` of one that nobody has named.
+    pub fn allocatable_by_slot(&self, resource: ResourceId) -> Option<&[i64]> {
+        self.allocatable.get(usize::from(resource.0)).map(Vec::as_slice)
+    }
+
+    /// How much of a resource the pods on each node request, by slot; `None` of one that nobody has named.
+    pub fn requested_by_slot(&self, resource: ResourceId) -> Option<&[i64]> {
+        self.requested.get(usize::from(resource.0)).map(Vec::as_slice)
+    }
+
+    /// [`Self::nonzero_requested`] by slot.
+    pub fn nonzero_by_slot(&self, which: usize) -> &[i64] {
+        &self.nonzero[which]
+    }
+
     /// How much of a resource the pods on the node request.
     pub fn requested(&self, resource: ResourceId, slot: Slot) -> i64 {
         self.requested.get(usize::from(resource.0)).map_or(0, |column| column[slot as usize])

@@ -9,6 +9,7 @@ use super::filters::{NAMES_CONFLICT, NOT_AMONG_NAMES};
 use super::framework::{NORMALIZED, Reads, Rejection, filter, normalized_score, raw_scores};
 use super::gpu::{self, Devices};
 use super::images::Worth;
+use super::once;
 use super::peers::{ClassId, Extra, Placed};
 use super::profile::Plugin;
 use super::queue::PodId;
@@ -138,6 +139,11 @@ impl Scheduler {
         let of = self.peers.class(class);
         let takes_first = of.shape.rules.takes_first();
         if of.is_plain() && of.shape.only.is_none() && self.worth(id).is_none() {
+            if self.is_first_of_shape(class, priority) {
+                let best = once::best(&Rc::clone(&self.peers.class(class).shape), priority, &self.nodes);
+                let n = if takes_first || best.is_empty() { 0 } else { self.draw(best.len() as u32) };
+                return best.get(n as usize).copied();
+            }
             let table = self.table(class, priority);
             let top = table.top();
             if top.count == 0 {
@@ -157,6 +163,19 @@ impl Scheduler {
         });
         self.scores = scores;
         found
+    }
+
+    /// Whether no node has been looked for yet for pods of a class's shape and this priority, as far as is remembered.
+    /// From the second time on a table pays.
+    fn is_first_of_shape(&mut self, class: ClassId, priority: i32) -> bool {
+        let key = (self.peers.class(class).shape_id, priority);
+        if self.tables.contains_key(&key) {
+            return false;
+        }
+        if self.sought.len() >= limits::SCHEDULER_SHAPES {
+            self.sought.clear();
+        }
+        self.sought.insert(key)
     }
 
     /// Whether any node is feasible for pods of a class.

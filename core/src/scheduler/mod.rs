@@ -28,6 +28,7 @@ mod find;
 pub mod framework;
 pub mod gpu;
 pub mod images;
+mod once;
 pub mod peers;
 pub mod preemption;
 mod process;
@@ -189,6 +190,8 @@ pub struct Scheduler {
     queue: Queue,
     /// The feasible nodes and scores, by shape and priority.
     tables: BTreeMap<(ShapeId, i32), Table>,
+    /// The shapes and priorities for which a node has been looked for.
+    sought: BTreeSet<(ShapeId, i32)>,
     uses: u64,
     assumed: usize,
     peers: Peers,
@@ -219,6 +222,7 @@ impl Scheduler {
             index: KeyMap::default(),
             queue: Queue::default(),
             tables: BTreeMap::new(),
+            sought: BTreeSet::new(),
             uses: 0,
             assumed: 0,
             peers: Peers::default(),

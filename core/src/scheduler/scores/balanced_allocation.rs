@@ -60,19 +60,46 @@ impl ScorePlugin for BalancedAllocation {
         if shape.balanced.is_empty() {
             return 0;
         }
-        let fraction = |(resource, asked): (ResourceId, i64), pods: i64| {
-            let capacity = nodes.allocatable(resource, slot);
-            let used = nodes.requested(resource, slot).wrapping_add(pods * asked);
-            (capacity != 0).then(|| (used as f64 / capacity as f64).min(1.0))
+        let part = |(resource, asked): (ResourceId, i64)| Part {
+            capacity: nodes.allocatable(resource, slot),
+            used: nodes.requested(resource, slot),
+            asked,
         };
         // As the default profile has it, and without an allocation.
         if let [a, b] = shape.balanced[..] {
-            let of = |pods| Some(balance_of_two(fraction(a, pods)?, fraction(b, pods)?));
-            if let (Some(with), Some(without)) = (of(1), of(0)) {
-                return change(with, without);
-            }
+            return balance_of_parts(&[part(a), part(b)]);
         }
-        let of = |pods| balance(shape.balanced.iter().filter_map(|balanced| fraction(*balanced, pods)));
-        change(of(1), of(0))
+        let parts: Vec<Part> = shape.balanced.iter().map(|balanced| part(*balanced)).collect();
+        balance_of_parts(&parts)
     }
+}
+
+/// A resource of a node, and what a pod asks of it.
+pub struct Part {
+    /// How much is allocatable.
+    pub capacity: i64,
+    /// How much the pods there request.
+    pub used: i64,
+    /// How much the pod asks for.
+    pub asked: i64,
+}
+
+impl Part {
+    /// The share that is used with so many such pods more; `None` of a resource that the node does not have.
+    fn fraction(&self, pods: i64) -> Option<f64> {
+        let used = self.used.wrapping_add(pods * self.asked);
+        (self.capacity != 0).then(|| (used as f64 / self.capacity as f64).min(1.0))
+    }
+}
+
+/// The score of a node with these resources.
+pub fn balance_of_parts(parts: &[Part]) -> i64 {
+    if let [a, b] = parts {
+        let of = |pods| Some(balance_of_two(a.fraction(pods)?, b.fraction(pods)?));
+        if let (Some(with), Some(without)) = (of(1), of(0)) {
+            return change(with, without);
+        }
+    }
+    let of = |pods| balance(parts.iter().filter_map(|part| part.fraction(pods)));
+    change(of(1), of(0))
 }

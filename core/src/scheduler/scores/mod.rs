@@ -8,11 +8,11 @@ mod node_resources_fit;
 mod pod_topology_spread;
 mod taint_toleration;
 
-pub use balanced_allocation::BalancedAllocation;
+pub use balanced_allocation::{BalancedAllocation, Part, balance_of_parts};
 pub use gpu_share::GpuShareScore;
 pub use inter_pod_affinity::affinity_score;
 pub use node_affinity::PreferredNodeAffinity;
-pub use node_resources_fit::FitScore;
+pub use node_resources_fit::{FitScore, left};
 pub use pod_topology_spread::{log_of_domains, spread_count, spread_score};
 pub use taint_toleration::PreferredTaints;
 

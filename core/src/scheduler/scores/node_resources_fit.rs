@@ -24,7 +24,7 @@ fn percent(part: i64, capacity: i64) -> i64 {
 }
 
 /// In proportion to what is left; zero if more is requested than the capacity.
-fn left(requested: i64, capacity: i64) -> i64 {
+pub fn left(requested: i64, capacity: i64) -> i64 {
     let free = capacity.saturating_sub(requested);
     if free < 0 { 0 } else { percent(free, capacity) }
 }
