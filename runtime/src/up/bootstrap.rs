@@ -271,7 +271,7 @@ mod tests {
         };
         let (first, second) = (pass(), pass());
         assert_eq!(second, ["kubernetes", "standard"]);
-        let roles = ["system:coredns", "skeg:node-dns", "skeg:node-dns"];
+        let roles = ["system:coredns", "skeg:node-dns", "skeg:node-dns", "skeg:node-volumes"];
         let bindings: Vec<&str> = NODE_BINDINGS.iter().map(|(name, ..)| *name).collect();
         assert_eq!(first, [&["kubernetes", "standard"], &roles[..], &bindings[..]].concat());
     }
