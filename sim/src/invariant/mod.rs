@@ -42,6 +42,7 @@ mod rollouts;
 mod scheduler;
 mod services;
 mod silence;
+mod spread;
 mod statuses;
 mod stops;
 mod surplus;
@@ -121,7 +122,7 @@ invariants! {
     JobCounts "job-counts"
     /// A Job is deleted for its `ttlSecondsAfterFinished` not before that time has passed, nor much later.
     TtlIsKept "ttl-is-kept"
-    /// Nodes that are not ready are tainted for eviction one after another, and none while no node is ready.
+    /// Nodes that are not ready are tainted for eviction one after another, soon, and none while no node is ready.
     ZoneRate "zone-rate"
     /// Pods leave a tainted node when their tolerations say so: neither before, nor much later.
     EvictedInTime "evicted-in-time"
@@ -133,7 +134,8 @@ invariants! {
     /// The pods of a node that is not ready are marked as not ready soon, unless something disturbs the control plane.
     DeadNodesServeNothing "dead-nodes-serve-nothing"
     /// The scheduler never binds a pod to a node that its own view shows as gone, or as one that the pod may not run
-    /// on: for its taints, its labels, its ports in use, or the pods that it keeps away from.
+    /// on: for its taints, its labels, its ports in use, the pods that it keeps away from, or those that it is spread
+    /// with.
     BoundAsSeen "bound-as-seen"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
@@ -356,6 +358,7 @@ impl Checkers {
         generation::check(commit, report);
         self.owners.committed(commit);
         self.silence.check_pods(commit, report);
+        self.zones.check_due(commit, self.silence.calm_since(), report);
         let lag = self.silence.lag(commit.at);
         match commit.new.or(commit.old) {
             Some(Object::Pod(_)) => {
@@ -367,7 +370,7 @@ impl Checkers {
                 self.members.pod(commit, report);
                 self.jobs.pod(commit, report);
                 self.deletions.pod(commit, report);
-                self.budgets.pod(commit);
+                self.budgets.pod(commit, report);
                 self.quotas.pod(commit, report);
                 self.rolling.pod(commit);
                 self.stops.pod(commit);

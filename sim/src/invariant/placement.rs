@@ -80,7 +80,7 @@ fn keeps_from(pod: &Pod, term: &PodAffinityTerm, other: &Pod) -> bool {
 }
 
 /// Whether a node has the labels, or the name, that a pod asks for.
-fn likes(pod: &Pod, node: &Node) -> bool {
+pub(super) fn likes(pod: &Pod, node: &Node) -> bool {
     let labels = node.meta.labels.as_ref();
     let has = |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
     let affinity = pod.spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());

@@ -15,8 +15,8 @@ use skeg_core::scheduler::resources::ResourceId;
 use skeg_core::store::StoreKey;
 use skeg_core::volume::has_claims;
 
-use super::placement;
 use super::reading::place;
+use super::{placement, spread};
 use crate::process::Running;
 use crate::world::World;
 
@@ -32,7 +32,11 @@ pub fn bound_blindly(scheduler: &SchedulerProcess, pod: &ObjectKey, node: &str) 
         return Some(format!("{} is bound to {node}, which the scheduler sees no more", pod.key()));
     };
     let judged = |plugin: Plugin| scheduler.scheduler().filters_by(pod, plugin);
-    let why = placement::unfit(pod, seen, pods, judged)?;
+    let why = placement::unfit(pod, seen, pods, judged).or_else(|| {
+        // What other pods there are is known where no other is on its way to a node.
+        let is_known = judged(Plugin::PodTopologySpread) && scheduler.scheduler().assumed() == 1;
+        is_known.then(|| spread::broken(pod, seen, pods, nodes)).flatten()
+    })?;
     Some(format!("{} is bound to {node}, which the scheduler sees {why}", pod.key()))
 }
 

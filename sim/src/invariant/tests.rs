@@ -209,6 +209,14 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
             });
         }
     }),
+    // A node that is not ready, and nobody who taints it.
+    (Invariant::ZoneRate, |w| {
+        w.stop("controller-manager");
+        w.stop("agent node-1");
+        set_ready(w, "node-1", "False");
+        w.run_to(130);
+        w.put(twin(&web_pod(w), "another"));
+    }),
     (Invariant::DeletionWaits, |w| {
         let pod = StoreKey::Object(web_pod(w).key());
         w.write(Op::Delete { key: pod }, false);
@@ -325,6 +333,19 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
             let Object::PodDisruptionBudget(budget) = budget else { panic!("a budget") };
             let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Default::default());
             budget.status_mut().disrupted_pods = Some([("web-1".to_owned(), now)].into());
+        });
+    }),
+    // An eviction that the budget has not heard of.
+    (Invariant::BudgetIsSpent, |w| {
+        w.put(object(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "b", "namespace": "default"},
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}})));
+        w.run_to(190);
+        w.tamper(&web_pod(w).key(), |pod| {
+            let mut value = pod.to_json();
+            let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"});
+            value["status"]["conditions"].as_array_mut().expect("it has some").push(condition);
+            *pod = object(value);
         });
     }),
     (Invariant::SchedulerAtRest, |w| {
