@@ -1,17 +1,23 @@
 //! `unready-go-first`: a ReplicaSet or ReplicationController that has too many pods deletes no ready one while it has
-//! one that is not ready, and has not been so for longer than a view may lag.
+//! one that is not ready; both have been so for longer than a view may lag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Object, ObjectKey, Pod, controller_of};
 
+use super::binding::VIEW_LAG;
 use super::reading::{is_active, is_ready};
 use super::{Asked, Commit, Invariant, Report};
 
-/// The active pods that are not ready, with the time since when, by the UIDs of their owners.
+/// Pods with the time since when they are as they are.
 #[derive(Debug, Default)]
-pub(super) struct Surplus(BTreeMap<String, BTreeMap<ObjectKey, f64>>);
+pub(super) struct Surplus {
+    /// The active ones that are not ready, by the UIDs of their owners.
+    waiting: BTreeMap<String, BTreeMap<ObjectKey, f64>>,
+    /// Those that have become ready lately; earliest first.
+    ready: VecDeque<(f64, ObjectKey)>,
+}
 
 /// The owner that deletes surplus pods.
 fn owner_of(pod: &Pod) -> Option<&str> {
@@ -27,16 +33,22 @@ impl Surplus {
         if before == after {
             return;
         }
+        while self.ready.front().is_some_and(|(at, _)| commit.at - at > VIEW_LAG) {
+            self.ready.pop_front();
+        }
+        if let Some(pod) = old.and(commit.new_pod()).filter(|pod| is_ready(pod)) {
+            self.ready.push_back((commit.at, pod.key()));
+        }
         if let (Some(pod), Some(owner)) = (old, before)
-            && let Some(pods) = self.0.get_mut(owner)
+            && let Some(pods) = self.waiting.get_mut(owner)
         {
             pods.remove(&pod.key());
             if pods.is_empty() {
-                self.0.remove(owner);
+                self.waiting.remove(owner);
             }
         }
         if let (Some(pod), Some(owner)) = (new, after) {
-            self.0.entry(owner.to_owned()).or_default().insert(pod.key(), commit.at);
+            self.waiting.entry(owner.to_owned()).or_default().insert(pod.key(), commit.at);
         }
     }
 
@@ -55,8 +67,11 @@ impl Surplus {
         if options.precondition.uid.as_deref() != Some(pod.uid()) || !is_active(pod) {
             return;
         }
-        let Some(siblings) = owner_of(pod).and_then(|owner| self.0.get_mut(owner)) else { return };
+        let Some(siblings) = owner_of(pod).and_then(|owner| self.waiting.get_mut(owner)) else { return };
         if siblings.remove(key).is_some() {
+            return;
+        }
+        if self.ready.iter().any(|(at, ready)| ready == key && asked.at - at <= lag) {
             return;
         }
         let long = siblings.iter().find(|(_, since)| asked.at - **since > lag).filter(|_| is_ready(pod));
