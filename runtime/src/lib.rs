@@ -17,6 +17,7 @@ mod explain;
 mod explore;
 mod junit;
 mod machine;
+mod measured;
 mod progress;
 mod recording;
 mod run;

@@ -16,6 +16,8 @@ use skeg_core::scheduler::SchedulerConfig;
 use skeg_core::{Mono, Wall};
 use skeg_sim::scenario::ImageProfile;
 
+use crate::measured::Measured;
+
 /// Version of the format.
 pub const FORMAT: u32 = 1;
 /// What names of files end with.
@@ -89,6 +91,9 @@ pub enum Of {
         config: ManagerConfig,
         /// The images by which simulated pods are measured; `None` where no metrics are served.
         images: Option<BTreeMap<String, ImageProfile>>,
+        /// Whether pods are measured: what they use is an input.
+        #[serde(default)]
+        measured: bool,
         /// Whether they sign tokens for Secrets.
         signs: bool,
     },
@@ -139,6 +144,8 @@ pub enum Input {
     Timeout,
     /// It is to give up what it leads.
     Resign,
+    /// What pods use; controllers only hear of it when they ask.
+    Measured(Measured),
 }
 
 /// An output.

@@ -15,7 +15,7 @@ use skeg_core::controllers::{ControllerManager, ManagerConfig, TokenSigner};
 use skeg_core::dns::ClusterDns;
 use skeg_core::proxy::ServiceProxy;
 use skeg_core::scheduler::SchedulerProcess;
-use skeg_core::{Kinds, Mono, Now, Rng};
+use skeg_core::{Kinds, Machine as _, Mono, Now, Rng};
 use skeg_sim::metrics::SimulatedMetrics;
 use skeg_sim::report::shortened;
 
@@ -23,6 +23,7 @@ use super::format::{Input, Line, Machine, Of, Said, Step, WHOLE, digest, mask};
 use super::reading;
 use crate::Exit;
 use crate::cli::Output;
+use crate::measured::MeasuredMetrics;
 use crate::progress::Progress;
 use crate::terminal::emit;
 
@@ -43,7 +44,7 @@ impl TokenSigner for Signed {
 
 enum Running {
     ApiServer(Box<ApiServer>),
-    Controllers(Box<ControllerManager>),
+    Controllers(Box<ControllerManager>, Rc<MeasuredMetrics>),
     Scheduler(Box<SchedulerProcess>),
     Agent(Box<NodeAgent>),
     Proxy(Box<ServiceProxy>),
@@ -184,11 +185,13 @@ impl Replay<'_> {
             Of::ApiServer(config) => {
                 Running::ApiServer(Box::new(ApiServer::new(apiserver::Config { kinds, ..config }, rng)))
             }
-            Of::Controllers { config, images, signs } => {
-                let metrics = images.map(|images| Rc::new(SimulatedMetrics::of_images(images)) as Rc<_>);
+            Of::Controllers { config, images, measured, signs } => {
+                let told = Rc::new(MeasuredMetrics::default());
+                let simulated = images.map(|images| Rc::new(SimulatedMetrics::of_images(images)) as Rc<_>);
+                let metrics = if measured { Some(Rc::clone(&told) as Rc<_>) } else { simulated };
                 let tokens = signs.then(|| Rc::new(self.signed.clone()) as Rc<dyn TokenSigner>);
                 let config = ManagerConfig { autoscaling: Some(metrics), tokens, kinds, ..config };
-                Running::Controllers(Box::new(ControllerManager::new(config, rng)))
+                Running::Controllers(Box::new(ControllerManager::new(config, rng)), told)
             }
             Of::Scheduler(config) => Running::Scheduler(Box::new(SchedulerProcess::new(config, rng))),
             Of::Agent(config) => Running::Agent(Box::new(NodeAgent::new(config, rng))),
@@ -240,6 +243,7 @@ fn remember(before: &mut VecDeque<String>, input: &Input) {
         Input::Handle(value) => shortened(&value.to_string(), SHOWN),
         Input::Timeout => "its time has come".to_owned(),
         Input::Resign => "it is to give up what it leads".to_owned(),
+        Input::Measured(measured) => format!("what {} pods use", measured.pods.len()),
     });
     if before.len() > CONTEXT + 1 {
         before.pop_front();
@@ -251,7 +255,13 @@ impl Running {
     fn decide(&mut self, now: Now, input: Input) -> Result<(Vec<Value>, Option<Mono>), String> {
         match self {
             Running::ApiServer(m) => drive(&mut **m, now, input, None),
-            Running::Controllers(m) => drive(&mut **m, now, input, Some(ControllerManager::resign)),
+            Running::Controllers(m, metrics) => match input {
+                Input::Measured(measured) => {
+                    metrics.tell(measured);
+                    Ok((Vec::new(), m.poll_timeout().map(|deadline| deadline.at)))
+                }
+                input => drive(&mut **m, now, input, Some(ControllerManager::resign)),
+            },
             Running::Scheduler(m) => drive(&mut **m, now, input, Some(SchedulerProcess::resign)),
             Running::Agent(m) => drive(&mut **m, now, input, None),
             Running::Proxy(m) => drive(&mut **m, now, input, None),
@@ -281,6 +291,7 @@ where
         (Input::Timeout, _) => machine.handle_timeout(now, &mut out),
         (Input::Resign, Some(resign)) => resign(machine, now, &mut out),
         (Input::Resign, None) => return Err("this machine leads nothing that it could give up".to_owned()),
+        (Input::Measured(_), _) => return Err("this machine asks nobody what pods use".to_owned()),
     }
     let out = out.iter().map(|out| serde_json::to_value(out).expect("messages are plain data")).collect();
     Ok((out, machine.poll_timeout().map(|deadline| deadline.at)))

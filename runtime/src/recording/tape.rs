@@ -18,6 +18,7 @@ use skeg_core::{Deadline, Kinds, Now, Rng};
 use super::format::{Line, Machine, Of, Said, WHOLE, digest, mask};
 use super::secrets::Secrets;
 use super::writer::Recorder;
+use crate::measured::Measured;
 
 /// How many characters of an output that is written as a digest are written for readers.
 const SHOWN: usize = 200;
@@ -153,6 +154,12 @@ impl Track {
     /// Its machine is about to give up what it leads.
     pub fn resign(&self, now: Now) {
         self.begin(now, |_| "\"resign\"".to_owned());
+    }
+
+    /// Its machine is told what pods use, of which it hears when it asks; it wants to be woken as before.
+    pub fn measured(&self, now: Now, measured: &Measured, next: Option<Deadline>) {
+        self.begin(now, |_| format!("{{\"measured\":{}}}", json(measured)));
+        self.decided::<()>(&[], next);
     }
 
     /// Its machine has decided this, and wants to be woken then.

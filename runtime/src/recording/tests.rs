@@ -462,7 +462,7 @@ fn record_small(dir: &Path) {
     let api = apiserver::ApiServer::new(config.clone(), rng("api-server"));
     let mut api = Client(api, track("api-server", Of::ApiServer(config)));
     let config = ManagerConfig { leader_elect: false, kinds, ..ManagerConfig::default() };
-    let of = Of::Controllers { config: config.clone(), images: None, signs: false };
+    let of = Of::Controllers { config: config.clone(), images: None, measured: false, signs: false };
     let mut manager = Client(ControllerManager::new(config, rng("controllers")), track("controllers", of));
     let config = SchedulerConfig { leader_elect: false, ..SchedulerConfig::default() };
     let scheduler = SchedulerProcess::new(config.clone(), rng("scheduler"));

@@ -19,6 +19,7 @@ use super::dns::Lookup;
 use super::docker::Happened;
 use super::served::Resource;
 use super::streams::visit::Visit;
+use super::usage::Used;
 
 /// Maximum bytes of events that are queued for one watcher; a watcher whose queue exceeds it is disconnected. The
 /// watch's initial events do not count.
@@ -228,6 +229,10 @@ pub enum Inbound {
     Ask(Ask, oneshot::Sender<Reply>),
     /// Something about the inside of a container.
     Visit(Visit),
+    /// Does anybody here need to know what pods use?
+    NeedsUsage(oneshot::Sender<bool>),
+    /// What pods use.
+    Measured(Used),
     /// The client of the watch with this number has disconnected.
     Cancel(u64),
     /// A question to somebody outside, and the channel for the answer.

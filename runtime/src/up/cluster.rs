@@ -52,6 +52,7 @@ use super::servers::peers::{self, Peers};
 use super::streams::remote::Kubelets;
 use super::streams::visit::Visitors;
 use super::tokens::{Signer, Tokens};
+use crate::measured::MeasuredMetrics;
 use crate::recording::format::Of;
 use crate::recording::tape::{Tape, Track};
 use crate::recording::writer::Recorder;
@@ -272,6 +273,8 @@ pub struct Cluster {
     fires: BTreeMap<u64, Fire>,
     next_fire: u64,
     images: BTreeMap<String, ImageProfile>,
+    /// What is known of the pods of real nodes; `None` where they are simulated.
+    measured: Option<Rc<MeasuredMetrics>>,
     /// The node that runs real containers.
     docker: Option<DockerNode>,
     /// What serves Services to its containers; `None` if that is not possible.
@@ -319,9 +322,10 @@ impl Cluster {
         let Plan { api, authorisation, root_ca, front_proxy, images, scheduling, bootstrap, recorder, .. } = plan;
         let extenders = Lines::new(&scheduling.extenders)?;
         let tape = Tape::new(recorder, kinds.clone());
-        // What real containers use is not measured for autoscalers yet; what simulated ones would use says nothing.
-        let metrics: Metrics = match docker {
-            Some(_) => None,
+        let real_nodes = docker.is_some() || several.is_some();
+        let measured = real_nodes.then(|| Rc::new(MeasuredMetrics::default()));
+        let metrics: Metrics = match &measured {
+            Some(measured) => Some(Rc::clone(measured) as Rc<_>),
             None => Some(Rc::new(SimulatedMetrics::of_images(images.clone()))),
         };
         let setup = Setup {
@@ -337,7 +341,7 @@ impl Cluster {
             load_balancers: Some(load_balancers),
             pod_ranges: several.as_ref().and_then(|several| several.pod_ranges),
             volumes: true,
-            real_nodes: docker.is_some() || several.is_some(),
+            real_nodes,
             devices: true,
             autoscaling: Some(metrics),
             access_control: true,
@@ -346,9 +350,9 @@ impl Cluster {
             kinds: kinds.clone(),
         };
         // Of simulated pods, the images are what is measured.
-        let measured = setup.autoscaling.as_ref().and_then(Option::as_ref).map(|_| images.clone());
+        let profiles = (!real_nodes).then(|| images.clone());
         let start = |name: String, role: Role| {
-            let track = members::track(&tape, (seed, &name, 1), &role, &setup, &measured);
+            let track = members::track(&tape, (seed, &name, 1), &role, &setup, (&profiles, real_nodes));
             let running = role.start(seed, &name, 1, &setup);
             Member { name, running, armed: None, track }
         };
@@ -414,6 +418,7 @@ impl Cluster {
             fires: BTreeMap::new(),
             next_fire: 0,
             images,
+            measured,
             docker: docker_node,
             serving,
             visitors: Visitors::default(),
@@ -518,6 +523,9 @@ impl Cluster {
                 self.queue.push_back(Message::ToApi(HTTP, message));
             }
             Inbound::Visit(visit) => self.visit(visit),
+            // An error means that nobody waits for it any more.
+            Inbound::NeedsUsage(reply) => drop(reply.send(self.needs_usage())),
+            Inbound::Measured(used) => self.measured(used),
             Inbound::Runtime(happened) => self.docker_happened(happened),
             Inbound::Resolve(lookup) => {
                 let names = self.serving.as_ref().map(|serving| &self.members[serving.names].running);

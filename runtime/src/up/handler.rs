@@ -53,7 +53,7 @@ const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 /// State that all connections share.
 #[derive(Debug)]
 pub struct Handler {
-    cluster: ToCluster,
+    pub(super) cluster: ToCluster,
     pub(super) shared: Shared,
     documents: Documents,
     /// `address:port` that clients use.
@@ -395,7 +395,7 @@ impl Handler {
     }
 
     /// What containers and nodes use, here and where the agents are of other processes.
-    async fn used(&self) -> Result<Used, Status> {
+    pub(super) async fn used(&self) -> Result<Used, Status> {
         let mut used = self.used_here().await?;
         let Some(kubelets) = &self.shared.kubelets else { return Ok(used) };
         let served = self.shared.catalogue.now();

@@ -272,6 +272,8 @@ impl Service {
                 let (_, ()) = tokio::join!(tokio::time::timeout(RESIGNATION, left), tokio::time::sleep(delay));
                 let _ = to_cluster.send(Inbound::EndWatches);
             };
+            let measures = Arc::clone(&handler);
+            let measures = tokio::spawn(async move { measures.measure().await });
             match perturber {
                 None => server::serve(listeners, tls, handler, stop, farewell).await,
                 Some(perturber) => {
@@ -279,6 +281,7 @@ impl Service {
                     server::serve(listeners, tls, disturbed, stop, farewell).await;
                 }
             }
+            measures.abort();
             Ok::<(), std::io::Error>(())
         });
         served.map_err(|e| format!("error: signals cannot be listened to: {}", explain(&e)))?;

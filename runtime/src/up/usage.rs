@@ -9,8 +9,12 @@ use serde_json::{Value, json};
 use skeg_core::Wall;
 use skeg_core::api::{Reason, Status};
 use skeg_core::object::{Kind, KindInfo, Verbs};
+use tokio::sync::oneshot;
 
+use super::ask::Inbound;
+use super::handler::Handler;
 use super::served::Resource;
+use crate::measured::INTERVAL;
 
 /// The group.
 pub const GROUP: &str = "metrics.k8s.io";
@@ -43,6 +47,26 @@ pub struct Used {
     pub nodes: BTreeMap<String, (u64, u64)>,
     /// Nodes whose agents could not be asked.
     pub unknown: BTreeSet<String>,
+}
+
+impl Handler {
+    /// Measures what pods use for as long as the cluster runs, and tells its controllers while they need it.
+    pub(super) async fn measure(&self) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let (reply, needs) = oneshot::channel();
+            if self.cluster.send(Inbound::NeedsUsage(reply)).is_err() {
+                return;
+            }
+            if needs.await != Ok(true) {
+                continue;
+            }
+            match self.used().await {
+                Ok(used) => drop(self.cluster.send(Inbound::Measured(used))),
+                Err(status) => tracing::debug!("what pods use is not known: {status}"),
+            }
+        }
+    }
 }
 
 impl Used {

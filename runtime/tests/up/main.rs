@@ -10,6 +10,7 @@ mod agents;
 mod aggregation;
 mod apiproxy;
 mod apply;
+mod autoscaling;
 mod bad_input;
 mod claims;
 mod client;

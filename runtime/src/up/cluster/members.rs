@@ -16,11 +16,13 @@ use skeg_sim::runtime::Fire;
 use skeg_sim::scenario::ImageProfile;
 
 use super::{Cluster, Message, Sleeper, arm};
+use crate::measured::Measured;
 use crate::recording::format::Of;
 use crate::recording::tape::{Tape, Track};
 use crate::up::ask::Inbound;
 use crate::up::docker::Happened;
 use crate::up::streams::visit::Visit;
+use crate::up::usage::Used;
 
 /// A client of the API server on this thread: the controller manager, the scheduler or a node's agent.
 pub(super) struct Member {
@@ -38,13 +40,14 @@ pub(super) fn track(
     stream @ (_, name, life): (u64, &str, u32),
     role: &Role,
     setup: &Setup,
-    measured: &Option<BTreeMap<String, ImageProfile>>,
+    (images, measured): (&Option<BTreeMap<String, ImageProfile>>, bool),
 ) -> Track {
     let stream = (stream.0, name, u64::from(life));
     match role {
         Role::Manager(_) => tape.machine(name, stream, || Of::Controllers {
             config: setup.manager(name, life),
-            images: measured.clone(),
+            images: images.clone(),
+            measured,
             signs: setup.tokens.is_some(),
         }),
         Role::Scheduler(_) => tape.machine(name, stream, || Of::Scheduler(setup.scheduler(name, life))),
@@ -89,6 +92,32 @@ impl Member {
 }
 
 impl Cluster {
+    /// Whether the controllers lead here and there is an autoscaler that goes by what real pods use.
+    pub(super) fn needs_usage(&self) -> bool {
+        let now = self.now();
+        let leads = |member: &Member| matches!(&member.running, Running::Manager(m) if m.is_leader(now));
+        self.measured.is_some()
+            && self.members.iter().any(leads)
+            && self.api.cached(Kind::HORIZONTAL_POD_AUTOSCALER).next().is_some()
+    }
+
+    /// Tells the controllers what pods use.
+    pub(super) fn measured(&mut self, used: Used) {
+        let (Some(metrics), now) = (&self.measured, self.now()) else { return };
+        let mut pods: BTreeMap<String, BTreeMap<String, (u64, u64)>> = BTreeMap::new();
+        for usage in used.containers {
+            let pod = pods.entry(usage.pod_uid).or_default();
+            pod.insert(usage.container, (usage.cpu_milli, usage.memory_bytes));
+        }
+        let measured = Measured { at: now.wall, pods };
+        for member in &self.members {
+            if let Running::Manager(m) = &member.running {
+                member.track.measured(now, &measured, m.poll_timeout());
+            }
+        }
+        metrics.tell(measured);
+    }
+
     /// Gives a member a message, or `None` when its timer is due.
     pub(super) fn step_member(&mut self, index: usize, now: Now, message: Option<FromServer>) {
         let (mut calls, mut agent_out) = (Vec::new(), Vec::new());

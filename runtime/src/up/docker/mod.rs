@@ -36,6 +36,8 @@ use skeg_core::agent::{
     RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, VolumeContent,
 };
 use tokio::runtime::Handle;
+use tokio::sync::RwLock;
+use tokio::time::timeout;
 
 use super::ask::{Inbound, ToCluster};
 use super::proxy::Proxy;
@@ -107,7 +109,12 @@ pub struct Driver {
     inbox: ToCluster,
     /// The bridge of pods that may reach themselves by a Service.
     bridge: Option<String>,
+    /// Held to read by whoever makes something in the engine; to write by whoever removes all of it at the end.
+    making: RwLock<()>,
 }
+
+/// How long something may take to be made that is waited for at the end.
+const MAKING: Duration = Duration::from_secs(20);
 
 /// The runtime of the node.
 pub struct Docker {
@@ -231,6 +238,7 @@ impl Found {
             ooms: Ooms::new(),
             inbox,
             bridge: services.as_ref().map(|services| services.bridge.device.clone()),
+            making: RwLock::new(()),
         });
         let mut proxy = None;
         if let Some(Services { nftables, names, dns, .. }) = services {
@@ -317,6 +325,7 @@ impl Docker {
                     spec: (*spec).clone(),
                 };
                 self.spawn(async move {
+                    let _making = driver.making.read().await;
                     let run = driver.run_sandbox(&of).await.map_err(plain);
                     driver.happened(move || RuntimeEvent::SandboxRunning {
                         op,
@@ -362,6 +371,7 @@ impl Docker {
             RuntimeCommand::CreateContainer { op, spec } => {
                 let of = container_of(&spec);
                 self.spawn(async move {
+                    let _making = driver.making.read().await;
                     let created = driver.create(of).await;
                     driver.happened(move || {
                         let told = |(id, image): (String, String)| CreatedContainer {
@@ -375,6 +385,7 @@ impl Docker {
             RuntimeCommand::StartContainer { op, container: ContainerId(id) } => {
                 let id = id.to_string();
                 self.spawn(async move {
+                    let _making = driver.making.read().await;
                     let result = driver.start(&id).await;
                     driver.happened(move || RuntimeEvent::Started { op, result: result.map_err(error) });
                 });
@@ -452,7 +463,12 @@ impl Docker {
             return;
         }
         let driver = Arc::clone(&self.driver);
-        if let Err(e) = self.threads.block_on(async move { watch::remove_all(&driver).await }) {
+        let removed = self.threads.block_on(async move {
+            // What is being made is waited for, so that it is among what is removed.
+            let _all = timeout(MAKING, driver.making.write()).await;
+            watch::remove_all(&driver).await
+        });
+        if let Err(e) = removed {
             tracing::warn!("containers of the cluster are left behind: {e}");
         }
     }
@@ -681,5 +697,5 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 pub const NOT_YET: [&str; 3] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
     "imagePullSecrets, probes and hooks by HTTPS, seccomp profiles of type Localhost",
-    "scaling by metrics, eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",
+    "eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",
 ];
