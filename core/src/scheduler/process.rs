@@ -504,9 +504,12 @@ impl SchedulerProcess {
             }
             self.asks.clear();
             self.core.nobody_is_asked(now);
-            if self.pods.revision() < term {
-                self.relist(now, Some(term), out);
-            }
+        }
+        if let Some(required) = self.freshness.required()
+            && self.pods.revision() < required
+        {
+            // The same of a list of pods.
+            self.relist(now, Some(required), out);
         }
         if !self.claims_are_fresh(now, term, out) {
             return false;
@@ -532,11 +535,13 @@ impl SchedulerProcess {
     /// leader has given away must not be given away again.
     fn claims_are_fresh(&mut self, now: Now, term: Revision, out: &mut Vec<ToServer>) -> bool {
         let Some(revision) = self.surroundings.claims_revision() else { return true };
-        if self.claims_freshness.begin_term(term) && revision < term {
-            self.surroundings.list_claims(now, Some(term), out);
-        }
+        self.claims_freshness.begin_term(term);
         match self.claims_freshness.required() {
-            Some(required) if revision < required => false,
+            Some(required) if revision < required => {
+                // A list that was on its way already may turn out to be older, and claims may not change any more.
+                self.surroundings.list_claims(now, Some(required), out);
+                false
+            }
             _ => {
                 self.claims_freshness.caught_up();
                 true
