@@ -508,7 +508,7 @@ impl SchedulerProcess {
         if let Some(required) = self.freshness.required()
             && self.pods.revision() < required
         {
-            // The same of a list of pods.
+            // A list that was on its way already may turn out to be older, and pods may not change any more.
             self.relist(now, Some(required), out);
         }
         if !self.claims_are_fresh(now, term, out) {
@@ -538,7 +538,7 @@ impl SchedulerProcess {
         self.claims_freshness.begin_term(term);
         match self.claims_freshness.required() {
             Some(required) if revision < required => {
-                // A list that was on its way already may turn out to be older, and claims may not change any more.
+                // As with pods, a list that was on its way may turn out to be older.
                 self.surroundings.list_claims(now, Some(required), out);
                 false
             }

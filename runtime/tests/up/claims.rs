@@ -6,16 +6,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, scratch};
-use crate::docker::{PODS, container, create, end, events, gone, pod, start, to_use, wait, with};
+use crate::docker::{PODS, container, create, end, events, gone, log, pod, start, to_use, wait, with};
 use crate::recording;
 
 const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const VOLUMES: &str = "/api/v1/persistentvolumes";
-
-fn log(cluster: &Cluster, name: &str) -> String {
-    cluster.get(&format!("{PODS}/{name}/log")).text()
-}
 
 /// The only volume there is.
 fn volume(cluster: &Cluster) -> Value {
@@ -48,13 +44,13 @@ fn what_is_written_outlives_the_pod_and_not_the_claim() {
             "template": {"metadata": {"labels": {"app": "db"}}, "spec": spec},
             "volumeClaimTemplates": [claim("data", json!({}))]}}),
     );
-    cluster.wait_for("it writes", || log(&cluster, "db-0").contains("1000:"));
-    let first = log(&cluster, "db-0");
+    cluster.wait_for("it writes", || log(&cluster, "db-0", "").contains("1000:"));
+    let first = log(&cluster, "db-0", "");
     assert!(first.lines().count() == 1 && first.contains("4321"), "{first}");
     let before = pod(&cluster, "db-0")["metadata"]["uid"].clone();
     assert_eq!(cluster.send("DELETE", &format!("{PODS}/db-0"), &[], b"").code, 200);
     cluster.wait_for("another pod writes, too", || {
-        pod(&cluster, "db-0")["metadata"]["uid"] != before && log(&cluster, "db-0").lines().count() == 2
+        pod(&cluster, "db-0")["metadata"]["uid"] != before && log(&cluster, "db-0", "").lines().count() == 2
     });
 
     let made = volume(&cluster);
@@ -110,7 +106,7 @@ fn volumes_made_by_hand_are_mounted() {
     reads["volumes"][0]["persistentVolumeClaim"]["readOnly"] = json!(true);
     create(&cluster, "reads", reads);
     wait(&cluster, "reads", "/status/phase", json!("Succeeded"));
-    assert_eq!(log(&cluster, "reads").lines().filter(|line| ["here", "read-only"].contains(line)).count(), 2);
+    assert_eq!(log(&cluster, "reads", "").lines().filter(|line| ["here", "read-only"].contains(line)).count(), 2);
     for name in ["writes", "reads"] {
         gone(&cluster, name);
     }

@@ -203,7 +203,7 @@ pub fn wait(cluster: &Cluster, name: &str, pointer: &str, want: Value) {
     }
 }
 
-fn log(cluster: &Cluster, name: &str, query: &str) -> String {
+pub fn log(cluster: &Cluster, name: &str, query: &str) -> String {
     cluster.get(&format!("{PODS}/{name}/log{query}")).text()
 }
 

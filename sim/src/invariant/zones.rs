@@ -94,9 +94,8 @@ impl Zones {
         while let Some((due, name)) = self.due.pop_front_if(|(due, _)| *due <= commit.at) {
             let since = due - TAINTED_AFTER;
             let is_same = self.unready.get(&name) == Some(&since);
-            // As long as too many are not ready, the count begins when they are not any more.
-            let many = self.ready.is_empty() || self.unready.len() > FEW;
-            if !is_same || many || self.many_at > since || calm_since > since {
+            // Where more than a few were not ready meanwhile, their turns may come later.
+            if !is_same || self.many_at >= since || calm_since > since {
                 continue;
             }
             let key = StoreKey::Object(ObjectKey::new(Kind::NODE, "", &name));
