@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::pod::{Container, Ctx, Life, PodState, PodStop, Role, SandboxLife, Stop, StopReason, What, container_spec};
-use super::runtime::{ProbeAction, RuntimeCommand, RuntimeError};
+use super::runtime::{HOOK_FELL_BACK, ProbeAction, RuntimeCommand, RuntimeError};
 use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MINIMUM_GRACE};
 use crate::machine::Mono;
@@ -114,6 +114,22 @@ impl PodState {
         }
     }
 
+    /// The result of a hook. One that has succeeded by HTTP in place of HTTPS is told of.
+    fn hook_ended(&self, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) -> Result<(), RuntimeError> {
+        match result {
+            Err(e) if &*e.reason == HOOK_FELL_BACK => {
+                self.event(ctx, EventType::Warning, HOOK_FELL_BACK, || {
+                    format!(
+                        "request to HTTPS lifecycle hook {} got HTTP response, retry with HTTP succeeded",
+                        e.message
+                    )
+                });
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     /// Handles the end of a postStart hook. A container whose hook failed is killed.
     pub(super) fn post_start_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
         let i = usize::from(i);
@@ -121,7 +137,7 @@ impl PodState {
             return;
         }
         self.now_running(i, ctx.now.wall, ctx);
-        if let Err(e) = result {
+        if let Err(e) = self.hook_ended(result, ctx) {
             self.event(ctx, EventType::Warning, "FailedPostStartHook", || {
                 format!("PostStartHook failed: {}", e.message)
             });
@@ -135,7 +151,7 @@ impl PodState {
 
     /// Handles the end of a preStop hook; the container is stopped whether the hook failed or not.
     pub(super) fn pre_stop_ended(&mut self, i: u16, result: Result<(), RuntimeError>, ctx: &mut Ctx<'_>) {
-        if let Err(e) = result {
+        if let Err(e) = self.hook_ended(result, ctx) {
             self.event(ctx, EventType::Warning, "FailedPreStopHook", || format!("PreStopHook failed: {}", e.message));
         }
         let c = &mut self.containers[usize::from(i)];

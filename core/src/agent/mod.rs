@@ -63,8 +63,8 @@ use pods::Pods;
 use references::References;
 pub use runtime::{
     ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, FileContent,
-    ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, Resolved, RuntimeCommand, RuntimeError,
-    RuntimeEvent, SandboxId, SandboxInfo, VolumeContent, VolumeFile,
+    HOOK_FELL_BACK, ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, Resolved,
+    RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo, VolumeContent, VolumeFile,
 };
 use services::Services;
 

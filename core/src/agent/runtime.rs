@@ -314,6 +314,10 @@ pub enum RuntimeCommand {
 /// Reason of a [`RuntimeError`] of a probe that could not be carried out: it says nothing about the container.
 pub const PROBE_ERRORED: &str = "ProbeErrored";
 
+/// Reason of a [`RuntimeError`] of a hook that was asked for by HTTPS and has succeeded by HTTP only; the message says
+/// where.
+pub const HOOK_FELL_BACK: &str = "LifecycleHTTPFallback";
+
 /// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeError {

@@ -21,6 +21,7 @@ mod custom;
 mod docker;
 #[cfg(feature = "etcd")]
 mod docker_agents;
+mod docker_outside;
 mod doctor;
 mod envtest;
 #[cfg(feature = "etcd")]

@@ -9,6 +9,7 @@
 //! 1.24); for what is newer, containerd's behaviour.
 
 mod engine;
+mod http;
 mod images;
 mod listing;
 mod logs;
@@ -696,6 +697,6 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 /// What a Docker node does not do yet, to be said when it starts.
 pub const NOT_YET: [&str; 3] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
-    "imagePullSecrets, probes and hooks by HTTPS, seccomp profiles of type Localhost",
+    "imagePullSecrets, seccomp profiles of type Localhost",
     "eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",
 ];

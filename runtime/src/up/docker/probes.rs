@@ -4,23 +4,24 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::{http1, http2};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::client::conn::http2;
+use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::json;
-use skeg_core::agent::PROBE_ERRORED;
+use skeg_core::agent::{HOOK_FELL_BACK, PROBE_ERRORED};
 use skeg_core::object::IntOrString;
 use tokio::net::TcpStream;
 
 use super::engine::{Engine, Failure};
+use super::http::{self, Caller};
 use super::logs::Frames;
 
 /// Longest part of a process's output or of a response that is read (`maxReadLength` and `maxRespBodyLength`).
-const LONGEST: usize = 10 << 10;
+pub(super) const LONGEST: usize = 10 << 10;
 
 /// What is to be done, as plain values.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub enum Why {
     Failed(String),
     /// It could not be carried out.
     Errored(String),
+    /// It was asked for by HTTPS, and this `host:port` has answered by HTTP only.
+    FellBack(String),
 }
 
 impl Why {
@@ -46,6 +49,7 @@ impl Why {
         match self {
             Why::Failed(message) => ("Unhealthy", message),
             Why::Errored(message) => (PROBE_ERRORED, message),
+            Why::FellBack(at) => (HOOK_FELL_BACK, at),
         }
     }
 }
@@ -65,7 +69,7 @@ pub async fn run(
                 return exec_probe(engine, container, exec.command.unwrap_or_default(), timeout).await;
             }
             if let Some(get) = probe.http_get {
-                return http_get(&get, &address, "kube-probe/1.36", timeout).await.map(drop);
+                return http::get(&get, &address, Caller::Probe, timeout).await;
             }
             if let Some(tcp) = probe.tcp_socket {
                 let host = tcp.host.filter(|host| !host.is_empty()).unwrap_or(address);
@@ -87,11 +91,11 @@ pub async fn run(
                     Why::Failed(output) => {
                         Why::Failed(format!("Exec lifecycle hook ({shown:?}) for Container failed - error: {output:?}"))
                     }
-                    errored @ Why::Errored(_) => errored,
+                    other @ (Why::Errored(_) | Why::FellBack(_)) => other,
                 });
             }
             if let Some(get) = hook.http_get {
-                return http_get(&get, &address, "kube-lifecycle/1.36", timeout).await.map(drop);
+                return http::get(&get, &address, Caller::Hook, timeout).await;
             }
             if let Some(sleep) = hook.sleep {
                 tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
@@ -102,7 +106,7 @@ pub async fn run(
     }
 }
 
-fn number(port: &IntOrString) -> Result<u16, Why> {
+pub(super) fn number(port: &IntOrString) -> Result<u16, Why> {
     let number = match port {
         IntOrString::Int(number) => u16::try_from(*number).ok(),
         IntOrString::String(_) => None,
@@ -145,7 +149,7 @@ pub async fn exec(engine: &Engine, container: &str, command: Vec<String>) -> Res
     Ok((ended["ExitCode"].as_i64().unwrap_or(-1), String::from_utf8_lossy(&output).into_owned()))
 }
 
-async fn tcp_connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, Why> {
+pub(super) async fn tcp_connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, Why> {
     let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     match tokio::time::timeout(timeout, TcpStream::connect(&at)).await {
         Err(_) => Err(Why::Failed(format!("dial tcp {at}: i/o timeout"))),
@@ -158,55 +162,6 @@ async fn tcp_connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStre
 fn in_words(e: &std::io::Error) -> String {
     let text = e.to_string().to_lowercase();
     text.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
-/// A request by HTTP; returns the start of the response's body.
-async fn http_get(get: &core_v1::HTTPGetAction, address: &str, agent: &str, timeout: Duration) -> Result<String, Why> {
-    let host = get.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(address);
-    let port = number(&get.port)?;
-    let path = get.path.as_deref().unwrap_or("/");
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-    let url = format!("{scheme}://{host}:{port}{path}");
-    if scheme != "http" {
-        return Err(Why::Errored("probes by HTTPS are not there yet on a Docker node".to_owned()));
-    }
-    let failed = |why: String| Why::Failed(format!("Get {url:?}: {why}"));
-    let asked = async {
-        let stream = tcp_connect(host, port, timeout).await.map_err(|why| match why {
-            Why::Failed(why) => failed(why),
-            errored @ Why::Errored(_) => errored,
-        })?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(e.to_string()))?;
-        tokio::spawn(connection);
-        let mut request = Request::builder().method(Method::GET).uri(&path);
-        let headers = get.http_headers.iter().flatten();
-        let given = |name: &str| headers.clone().any(|h| h.name.eq_ignore_ascii_case(name));
-        if !given("host") {
-            request = request.header(HOST, format!("{host}:{port}"));
-        }
-        if !given("user-agent") {
-            request = request.header(USER_AGENT, agent);
-        }
-        if !given("accept") {
-            request = request.header(ACCEPT, "*/*");
-        }
-        for header in headers.clone().filter(|h| !h.value.is_empty()) {
-            request = request.header(header.name.as_str(), header.value.as_str());
-        }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| Why::Errored(e.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
-        let code = response.status().as_u16();
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
-        let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-        match code {
-            200..400 => Ok(body),
-            code => Err(Why::Failed(format!("HTTP probe failed with statuscode: {code}"))),
-        }
-    };
-    let late = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
-    tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| Err(failed(late.to_owned())))
 }
 
 /// Asks gRPC's health service (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
