@@ -265,7 +265,7 @@ impl NodeRuntime {
         let default = ImageProfile::default();
         let done = match command {
             RuntimeCommand::List { op } => self.list(op),
-            RuntimeCommand::PullImage { op, image } => {
+            RuntimeCommand::PullImage { op, image, .. } => {
                 let result = self.pull(&image, profile(profiles, &image, &default));
                 RuntimeEvent::Pulled { op, result }
             }

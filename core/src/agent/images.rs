@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
-use super::runtime::{ImageInfo, OpId};
+use super::runtime::{ImageInfo, OpId, PullSecret};
 use crate::limits::{IMAGE_PULL_TIMEOUT, NODE_STATUS_MAX_IMAGES};
 use crate::machine::Mono;
 
@@ -28,6 +28,8 @@ pub(super) type Waiter = (u32, u16);
 #[derive(Debug)]
 struct Pulling {
     op: OpId,
+    /// With what it is pulled. Who has other credentials may not share it.
+    secrets: Vec<PullSecret>,
     since: Mono,
     waiters: Vec<Waiter>,
 }
@@ -37,7 +39,8 @@ struct Pulling {
 pub(super) struct Images {
     /// By full name: the name by which the runtime lists it, and its size in bytes.
     present: BTreeMap<Rc<str>, (Rc<str>, u64)>,
-    pulling: BTreeMap<Rc<str>, Pulling>,
+    /// By name.
+    pulling: BTreeMap<Rc<str>, Vec<Pulling>>,
     changed: bool,
 }
 
@@ -68,28 +71,36 @@ impl Images {
         }
     }
 
-    /// Registers a container that waits for an image. If no pull of it is in flight, a pull must be started: returns
-    /// its command id, made by `op`, and the image.
+    /// Registers a container that waits for an image. If no pull of it with these credentials is in flight, a pull must
+    /// be started: returns its command id, made by `op`, and the image.
     pub(super) fn wait(
         &mut self,
         image: &str,
+        secrets: &[PullSecret],
         waiter: Waiter,
         now: Mono,
         op: impl FnOnce() -> OpId,
     ) -> Option<(OpId, Rc<str>)> {
-        if let Some(pull) = self.pulling.get_mut(image) {
+        let pulls = self.pulling.get_mut(image);
+        if let Some(pull) = pulls.and_then(|pulls| pulls.iter_mut().find(|pull| pull.secrets == secrets)) {
             pull.waiters.push(waiter);
             return None;
         }
         let (name, op): (Rc<str>, _) = (Rc::from(image), op());
-        self.pulling.insert(Rc::clone(&name), Pulling { op, since: now, waiters: vec![waiter] });
+        let pull = Pulling { op, secrets: secrets.to_vec(), since: now, waiters: vec![waiter] };
+        self.pulling.entry(Rc::clone(&name)).or_default().push(pull);
         Some((op, name))
     }
 
     /// Handles the completion of a pull.
     pub(super) fn ended(&mut self, op: OpId, info: Option<&ImageInfo>) -> Option<EndedPull> {
-        let name = self.pulling.iter().find(|(_, p)| p.op == op).map(|(name, _)| Rc::clone(name))?;
-        let pull = self.pulling.remove(&name)?;
+        let mut pulls = self.pulling.iter().flat_map(|(name, pulls)| pulls.iter().map(move |pull| (name, pull)));
+        let name = pulls.find(|(_, pull)| pull.op == op).map(|(name, _)| Rc::clone(name))?;
+        let pulls = self.pulling.get_mut(&name)?;
+        let pull = pulls.remove(pulls.iter().position(|pull| pull.op == op)?);
+        if pulls.is_empty() {
+            self.pulling.remove(&name);
+        }
         if let Some(info) = info {
             let listed = (name, info.bytes);
             let key = full_name(&listed.0);
@@ -101,12 +112,12 @@ impl Images {
     /// When the oldest pull times out.
     #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Mono> {
-        self.pulling.values().map(|p| p.since + IMAGE_PULL_TIMEOUT).min()
+        self.pulling.values().flatten().map(|p| p.since + IMAGE_PULL_TIMEOUT).min()
     }
 
     /// A pull that has timed out.
     pub(super) fn overdue(&self, now: Mono) -> Option<OpId> {
-        self.pulling.values().find(|p| p.since + IMAGE_PULL_TIMEOUT <= now).map(|p| p.op)
+        self.pulling.values().flatten().find(|p| p.since + IMAGE_PULL_TIMEOUT <= now).map(|p| p.op)
     }
 
     /// Whether the list has changed since the last call.
@@ -166,7 +177,7 @@ fn pull_policy(container: &core_v1::Container) -> &str {
 #[cfg(test)]
 mod tests {
     use super::{Images, Pull};
-    use crate::agent::runtime::{ImageInfo, OpId};
+    use crate::agent::runtime::{ImageInfo, OpId, PullSecret};
     use crate::machine::Mono;
     use k8s_openapi::api::core::v1::Container;
 
@@ -193,11 +204,16 @@ mod tests {
     #[test]
     fn pulls_of_one_image_are_shared() {
         let mut images = Images::default();
-        assert!(images.wait("a:1", (0, 0), Mono(5), || OpId(1)).is_some());
-        assert!(images.wait("a:1", (1, 0), Mono(6), || OpId(2)).is_none());
+        let secrets = [PullSecret { is_dockercfg: false, config: b"{}".to_vec() }];
+        assert!(images.wait("a:1", &[], (0, 0), Mono(5), || OpId(1)).is_some());
+        assert!(images.wait("a:1", &[], (1, 0), Mono(6), || OpId(2)).is_none());
+        assert!(images.wait("a:1", &secrets, (2, 0), Mono(7), || OpId(3)).is_some(), "it may do more");
+        assert!(images.wait("a:1", &secrets, (3, 0), Mono(8), || OpId(4)).is_none());
         let info = ImageInfo { image: "a:1".into(), bytes: 1 };
         assert_eq!(images.ended(OpId(1), Some(&info)).unwrap().waiters, [(0, 0), (1, 0)]);
         assert!(images.take_changed() && !images.take_changed());
         assert!(images.ended(OpId(1), Some(&info)).is_none());
+        assert_eq!(images.ended(OpId(3), None).unwrap().waiters, [(2, 0), (3, 0)]);
+        assert_eq!(images.deadline(), None);
     }
 }

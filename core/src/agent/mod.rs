@@ -63,7 +63,7 @@ use pods::Pods;
 use references::References;
 pub use runtime::{
     ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, FileContent,
-    HOOK_FELL_BACK, ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, Resolved,
+    HOOK_FELL_BACK, ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, PullSecret, Resolved,
     RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo, VolumeContent, VolumeFile,
 };
 use services::Services;

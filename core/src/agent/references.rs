@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::Value;
 
 use super::Out;
+use super::runtime::PullSecret;
 use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, ToServer};
 use crate::controllers::root_ca;
 use crate::limits::REQUEST_TIMEOUT;
@@ -140,6 +141,18 @@ impl References {
         let mut all = of("data", secret);
         all.extend(of("binaryData", true));
         all
+    }
+
+    /// What a Secret says to registries, as it was last read; `None` if it says nothing to them, or does not exist.
+    pub(super) fn pull_secret(&self, key: &ObjectKey) -> Option<PullSecret> {
+        let Object::Dynamic(object) = self.seen(key)? else { return None };
+        let (is_dockercfg, entry) = match object.body.get("type").and_then(Value::as_str)? {
+            "kubernetes.io/dockerconfigjson" => (false, ".dockerconfigjson"),
+            "kubernetes.io/dockercfg" => (true, ".dockercfg"),
+            _ => return None,
+        };
+        let (_, config) = self.entries(key).into_iter().find(|(name, config)| name == entry && !config.is_empty())?;
+        Some(PullSecret { is_dockercfg, config })
     }
 
     /// Handles a reply; returns the slots of the affected pods.
@@ -284,6 +297,7 @@ pub(super) fn refers(spec: &core_v1::PodSpec) -> bool {
     let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     volume::has_claims(spec)
         || resource_claim::has_claims(spec)
+        || spec.image_pull_secrets.iter().flatten().next().is_some()
         || spec.volumes.iter().flatten().any(|v| volume_needs(v, "").next().is_some())
         || containers.any(refers_to_any)
 }

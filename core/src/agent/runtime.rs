@@ -190,6 +190,23 @@ impl std::fmt::Debug for FileContent {
     }
 }
 
+/// A Secret with credentials for registries (`imagePullSecrets`). The agent does not look into it: only a runtime that
+/// pulls does.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullSecret {
+    /// Whether it is of the type `kubernetes.io/dockercfg`, and not `kubernetes.io/dockerconfigjson`.
+    pub is_dockercfg: bool,
+    /// Docker's configuration, JSON.
+    #[serde(with = "base64_text")]
+    pub config: Vec<u8>,
+}
+
+impl std::fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secret bytes", self.config.len())
+    }
+}
+
 /// State of a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -281,8 +298,13 @@ pub enum ProbeAction {
 pub enum RuntimeCommand {
     /// Lists sandboxes, containers and images.
     List { op: OpId },
-    /// Pulls an image.
-    PullImage { op: OpId, image: Rc<str> },
+    /// Pulls an image, with what these Secrets say to registries.
+    PullImage {
+        op: OpId,
+        image: Rc<str>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secrets: Vec<PullSecret>,
+    },
     /// Creates and starts a sandbox.
     RunSandbox { op: OpId, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool, spec: SharedPodSpec },
     /// Makes a pod's volumes, or brings the files in them up to date. Sent only to runtimes of real containers.

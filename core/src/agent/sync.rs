@@ -10,12 +10,12 @@ use super::backoff::go_duration;
 use super::images::Pull;
 use super::pod::{Ctx, Exit, Life, PodState, Role, SandboxLife, Stop, StopReason, What, container_spec};
 use super::references::{claim_needed, environment_needs, volume_needs};
-use super::runtime::{RuntimeCommand, RuntimeError};
+use super::runtime::{PullSecret, RuntimeCommand, RuntimeError};
 use super::volumes::Mounting;
 use crate::client::EventType;
 use crate::limits::{CONTAINER_BACKOFF_BASE, MOUNT_BACKOFF_BASE, MOUNT_BACKOFF_MAX};
 use crate::machine::Mono;
-use crate::object::{Pod, pod_phase};
+use crate::object::{Kind, ObjectKey, Pod, pod_phase};
 use crate::resource_claim::{self, Named};
 use crate::volume::has_claims;
 use std::rc::Rc;
@@ -502,15 +502,47 @@ impl PodState {
             }
             return false;
         }
+        let Some(secrets) = self.pull_secrets(ctx) else { return true };
         self.event(ctx, EventType::Normal, "Pulling", || format!("Pulling image {image:?}"));
         self.containers[i].life = Life::Pulling;
         let waiter = (self.slot, i as u16);
         ctx.shared.last_op += 1;
         let op = super::runtime::OpId(u64::from(super::pod::NODE_SLOT) << super::pod::OP_BITS | ctx.shared.last_op);
-        if let Some((op, image)) = ctx.shared.images.wait(&image, waiter, now, || op) {
-            ctx.out.push(super::Out::Runtime(RuntimeCommand::PullImage { op, image }));
+        if let Some((op, image)) = ctx.shared.images.wait(&image, &secrets, waiter, now, || op) {
+            ctx.out.push(super::Out::Runtime(RuntimeCommand::PullImage { op, image, secrets }));
         }
         true
+    }
+
+    /// The Secrets with which the pod's images are pulled; `None` if they have not been read yet. Those that do not
+    /// exist are told of and left out. Simulated registries ask for none.
+    fn pull_secrets(&self, ctx: &mut Ctx<'_>) -> Option<Vec<PullSecret>> {
+        if !ctx.shared.config.resolve {
+            return Some(Vec::new());
+        }
+        let names = self.pod.spec.image_pull_secrets.iter().flatten().map(|secret| &secret.name);
+        let names = names.filter(|name| !name.is_empty());
+        let keys: Vec<_> = names.map(|name| ObjectKey::new(Kind::SECRET, self.pod.namespace(), name)).collect();
+        let mut known = true;
+        for key in &keys {
+            known &= ctx.shared.references.ask(key, self.slot, ctx.now, ctx.out);
+        }
+        if !known {
+            return None;
+        }
+        let references = &ctx.shared.references;
+        let missing: Vec<_> = keys.iter().filter(|key| references.seen(key).is_none()).map(ObjectKey::name).collect();
+        let secrets = keys.iter().filter_map(|key| references.pull_secret(key)).collect();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            self.event(ctx, EventType::Warning, "FailedToRetrieveImagePullSecret", || {
+                format!(
+                    "Unable to retrieve some image pull secrets ({missing}); attempting to pull the image may not \
+                     succeed."
+                )
+            });
+        }
+        Some(secrets)
     }
 
     fn never_pull(&mut self, i: usize, ctx: &mut Ctx<'_>) {

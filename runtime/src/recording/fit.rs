@@ -220,7 +220,7 @@ impl Fit {
 impl Node {
     fn ask(&mut self, now: Mono, command: RuntimeCommand) {
         let (op, asked) = match command {
-            RuntimeCommand::PullImage { op, image } => (op, Asked::Pull(image)),
+            RuntimeCommand::PullImage { op, image, .. } => (op, Asked::Pull(image)),
             RuntimeCommand::MountVolumes { op, volumes } => (op, Asked::Mount(Rc::clone(&volumes.pod_uid))),
             RuntimeCommand::RunSandbox { op, pod_uid, .. } => (op, Asked::Sandbox(pod_uid)),
             RuntimeCommand::CreateContainer { op, spec } => {

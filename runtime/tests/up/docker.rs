@@ -24,7 +24,7 @@ fn socket() -> String {
 }
 
 /// Asks the engine; returns the code and the body. `None` if none answers.
-fn engine(method: &str, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+pub fn engine(method: &str, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
     engine_at(&socket(), method, path, body)
 }
 

@@ -1,30 +1,36 @@
-//! What a Docker node asks of servers outside: probes and hooks by HTTPS.
+//! What a Docker node asks of servers outside: probes and hooks by HTTPS, and images of a registry that knows its
+//! users.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 
-use crate::docker::{container, create, end, events, start, to_use, wait, with};
+use crate::client::scratch;
+use crate::docker::{PODS, busybox, container, create, end, engine, events, pod, start, to_use, wait, with};
+use crate::recording;
 use crate::webhooks::{Identity, identity};
 
 /// The heads of requests, with their names in lower case.
 type Heads = Arc<Mutex<Vec<String>>>;
 
 /// Answers what comes over a stream; the request's head is noted.
-fn answer(stream: impl Read + Write, heads: &Heads, reply: &dyn Fn(&str) -> String) {
+fn answer(stream: impl Read + Write, heads: &Heads, reply: &dyn Fn(&str) -> Vec<u8>) {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     // What is no HTTP has no lines of text.
     while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).is_ok_and(|read| read > 0) {}
     heads.lock().expect("nobody panics").push(head.to_lowercase());
-    let _ = reader.get_mut().write_all(reply(&head.to_lowercase()).as_bytes()).and_then(|()| reader.get_mut().flush());
+    let _ = reader.get_mut().write_all(&reply(&head)).and_then(|()| reader.get_mut().flush());
 }
 
 /// A server at a free port, by TLS or in the clear.
-fn serve(secure: bool, reply: impl Fn(&str) -> String + Send + 'static) -> (u16, Heads) {
+fn serve(secure: bool, reply: impl Fn(&str) -> Vec<u8> + Send + 'static) -> (u16, Heads) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let port = listener.local_addr().expect("it is bound").port();
     let heads = Heads::default();
@@ -48,15 +54,130 @@ fn serve(secure: bool, reply: impl Fn(&str) -> String + Send + 'static) -> (u16,
     (port, heads)
 }
 
-fn empty(code: &str) -> String {
-    format!("HTTP/1.1 {code}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+fn empty(code: &str) -> Vec<u8> {
+    with_body(code, "", b"")
+}
+
+fn with_body(code: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {code}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
+    format!("sha256:{}", hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// A registry with one image under any name and tag, for whoever knows the password; returns its port.
+fn registry(test: &str, user: &str, password: &str) -> u16 {
+    let root = scratch(test).join("root");
+    let _ = std::fs::remove_dir_all(&root);
+    std::fs::create_dir_all(root.join("bin")).expect("it is ours");
+    std::fs::copy(busybox().expect("it was looked for"), root.join("bin/sh")).expect("it can be read");
+    let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output().expect("tar runs");
+    let layer = tar.stdout;
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh", "-c", "exit 0"]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}});
+    let config = config.to_string().into_bytes();
+    let part = |type_: &str, bytes: &[u8]| json!({"mediaType": format!("application/vnd.docker.{type_}"), "size": bytes.len(), "digest": digest(bytes)});
+    let type_ = "application/vnd.docker.distribution.manifest.v2+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": type_, "config": part("container.image.v1+json", &config),
+        "layers": [part("image.rootfs.diff.tar.gzip", &layer)]});
+    let manifest = manifest.to_string().into_bytes();
+    let basic = format!("Authorization: Basic {}", STANDARD.encode(format!("{user}:{password}")));
+    let (port, _) = serve(false, move |head| {
+        if !head.contains(&basic) {
+            // As a registry that helps too much.
+            let told = head.lines().find(|line| line.starts_with("Authorization")).unwrap_or_default();
+            let body = json!({"errors": [{"code": "UNAUTHORIZED", "message": format!("who is {told}?")}]}).to_string();
+            return with_body("401 Unauthorized", "WWW-Authenticate: Basic realm=\"test\"\r\n", body.as_bytes());
+        }
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let body = match path {
+            "/v2/" => b"{}".as_slice(),
+            path if path.contains("/manifests/") => &manifest,
+            path if path.ends_with(&digest(&config)) => &config,
+            _ => &layer,
+        };
+        let headers = match path.contains("/manifests/") {
+            true => format!("Content-Type: {type_}\r\nDocker-Content-Digest: {}\r\n", digest(&manifest)),
+            false => "Content-Type: application/octet-stream\r\n".to_owned(),
+        };
+        let mut all = with_body("200 OK", &headers, body);
+        if head.starts_with("HEAD") {
+            all.truncate(all.len() - body.len());
+        }
+        all
+    });
+    port
+}
+
+#[test]
+fn images_are_pulled_with_the_secrets_of_pod_and_account() {
+    let Some(_engine) = to_use() else { return };
+    const PASSWORD: &str = "opensesame-0815";
+    let port = registry("docker-registry", "robot", PASSWORD);
+    let record = recording::empty("docker-pulls");
+    let cluster = start("docker-pulls", &["--in-memory", "--record", record.to_str().expect("text")]);
+    let host = format!("127.0.0.1:{port}");
+    let secret = |name: &str, type_: &str, config: &serde_json::Value| {
+        let data = json!({format!(".{type_}"): config.to_string()});
+        let object = json!({"metadata": {"name": name}, "type": format!("kubernetes.io/{type_}"), "stringData": data});
+        cluster.create("/api/v1/namespaces/default/secrets", &object);
+    };
+    let auth = |password: &str| json!({"auth": STANDARD.encode(format!("robot:{password}"))});
+    secret("right", "dockerconfigjson", &json!({"auths": {format!("http://{host}/v2/"): auth(PASSWORD)}}));
+    secret("wrong", "dockerconfigjson", &json!({"auths": {&host: auth("opensesame-0816")}}));
+    secret("old", "dockercfg", &json!({&host: {"username": "robot", "password": PASSWORD}}));
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    cluster.create(accounts, &json!({"metadata": {"name": "robot"}, "imagePullSecrets": [{"name": "old"}]}));
+    let create = |name: &str, account: &str, secrets: &[&str]| {
+        let container = json!({"name": "c", "image": format!("{host}/{name}:1"), "imagePullPolicy": "Always"});
+        let secrets: Vec<_> = secrets.iter().map(|name| json!({"name": name})).collect();
+        create(
+            &cluster,
+            name,
+            json!({"restartPolicy": "Never", "containers": [container], "imagePullSecrets": secrets,
+            "serviceAccountName": account}),
+        );
+    };
+    create("own", "default", &["right"]);
+    create("account", "robot", &[]);
+    create("several", "default", &["missing", "wrong", "right"]);
+    create("refused", "default", &["wrong"]);
+    create("nobody", "default", &[]);
+    for name in ["own", "account", "several"] {
+        wait(&cluster, name, "/status/phase", json!("Succeeded"));
+    }
+    for name in ["refused", "nobody"] {
+        wait(&cluster, name, "/status/containerStatuses/0/state/waiting/reason", json!("ImagePullBackOff"));
+    }
+    let told = events(&cluster, "several");
+    assert!(told.contains("Unable to retrieve some image pull secrets (missing); attempting"), "{told}");
+    let refused = [pod(&cluster, "refused").to_string(), events(&cluster, "refused")].concat();
+    let guess = STANDARD.encode("robot:opensesame-0816");
+    assert!(refused.contains("who is Authorization: Basic ***") && !refused.contains(&guess), "{refused}");
+    for name in ["own", "account", "several"] {
+        assert_eq!(cluster.send("DELETE", &format!("{PODS}/{name}?gracePeriodSeconds=0"), &[], b"").code, 200);
+        let removed =
+            || engine("DELETE", &format!("/images/{host}/{name}:1"), b"").is_some_and(|(code, _)| code == 200);
+        cluster.wait_for("the image is removed", removed);
+    }
+    end(cluster);
+    recording::replays(&record);
+    let all = recording::text(&record);
+    assert!(all.contains(&format!("{host}/own:1")), "what was pulled is in the recording");
+    for secret in ["opensesame".to_owned(), STANDARD.encode("robot:open")[..16].to_owned()] {
+        assert!(!all.contains(&secret), "{secret} is in the recording");
+    }
 }
 
 #[test]
 fn probes_and_hooks_by_https_trust_anybody() {
     let Some(_engine) = to_use() else { return };
-    let (port, heads) = serve(true, |head| empty(if head.starts_with("get /ill") { "500 Ill" } else { "200 OK" }));
-    let (plain, _) = serve(false, |head| empty(if head.starts_with("get") { "200 OK" } else { "400 Bad Request" }));
+    let (port, heads) = serve(true, |head| empty(if head.starts_with("GET /ill") { "500 Ill" } else { "200 OK" }));
+    let (plain, _) = serve(false, |head| empty(if head.starts_with("GET") { "200 OK" } else { "400 Bad Request" }));
     let cluster = start("docker-https", &["--in-memory"]);
     let get = |path: &str, port: u16| {
         let headers = json!([{"name": "Host", "value": "example.com"}, {"name": "X-Asks", "value": "a"},

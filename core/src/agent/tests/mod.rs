@@ -49,6 +49,8 @@ struct FakeRuntime {
     behaviours: BTreeMap<String, Behaviour>,
     made: u32,
     /// What was mounted and unmounted, in words.
+    /// With what images were pulled.
+    pulls: Vec<Vec<super::PullSecret>>,
     mounted: Vec<String>,
     /// Why no directory can be emptied; `None` if each can.
     busy_directory: Option<String>,
@@ -257,7 +259,8 @@ impl World {
     fn carry_out(&mut self, command: RuntimeCommand) {
         match command {
             RuntimeCommand::List { op } => self.list(op),
-            RuntimeCommand::PullImage { op, image } => {
+            RuntimeCommand::PullImage { op, image, secrets } => {
+                self.runtime.pulls.push(secrets);
                 let behaviour = self.runtime.behaviours[&*image].clone();
                 let (after, result) = match behaviour.pull {
                     Ok(time) => {

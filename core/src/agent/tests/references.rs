@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
 
 use super::{World, container, ready_world, with};
+use crate::agent::PullSecret;
 use crate::object::{ContainerState, Kind, Object, ObjectKey};
 
 fn put(world: &mut World, kind: &str, name: &str, data: Value) {
@@ -394,4 +395,32 @@ fn a_sub_path_stays_inside_its_volume() {
         let reason = if why.is_empty() { "Running" } else { "CreateContainerConfigError" };
         assert_eq!(waits(&world, &key), (reason.to_owned(), why.to_owned()), "{value}");
     }
+}
+
+#[test]
+fn images_are_pulled_with_the_secrets_that_exist() {
+    let mut world = ready_world();
+    world.config.resolve = true;
+    world.restart_agent();
+    let secret = |name: &str, type_: &str, entry: &str| {
+        json!({"apiVersion": "v1", "kind": "Secret", "type": type_, "data": {entry: "e30="},
+            "metadata": {"name": name, "namespace": "d", "uid": name}})
+    };
+    for object in [
+        secret("new", "kubernetes.io/dockerconfigjson", ".dockerconfigjson"),
+        secret("old", "kubernetes.io/dockercfg", ".dockercfg"),
+        secret("other", "Opaque", ".dockerconfigjson"),
+    ] {
+        world.put(Object::from_json(object).unwrap());
+    }
+    let names = ["new", "", "other", "none", "old", "neither"].map(|name| json!({"name": name}));
+    let key = world.apply("p", json!({"containers": [container("a", "app:1")], "imagePullSecrets": names}));
+    let alone = world.apply("q", json!({"containers": [container("a", "app:1")]}));
+    world.run_for(10.0);
+    assert_eq!((waits(&world, &key), waits(&world, &alone)), (running(), running()));
+    let secret = |is_dockercfg| PullSecret { is_dockercfg, config: b"{}".to_vec() };
+    assert_eq!(world.runtime.pulls, [vec![], vec![secret(false), secret(true)]], "each pod its own");
+    let why = "FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets (none, neither); attempting to \
+               pull the image may not succeed.";
+    assert_eq!(said(&world, why), 1, "{:?}", world.api.events);
 }

@@ -13,7 +13,7 @@ use form_urlencoded::Serializer;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -26,6 +26,17 @@ const NEWEST: (u32, u32) = (1, 47);
 const OLDEST: (u32, u32) = (1, 41);
 /// How long the engine may take to answer a request that asks it to do nothing that takes time.
 const PATIENCE: Duration = Duration::from_secs(110);
+
+const JSON: &str = "application/json";
+
+/// What a request asks for beside the usual.
+enum Extra {
+    None,
+    /// A connection to streams.
+    Upgrade,
+    /// That the registry be asked as this user.
+    Auth(HeaderValue),
+}
 
 /// Why a request failed.
 #[derive(Clone, Debug)]
@@ -120,7 +131,7 @@ impl Engine {
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let response = self.send(method, path, "application/json", body, false).await?;
+        let response = self.send(method, path, JSON, body, Extra::None).await?;
         let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
         // Replies without content, and those in plain text, have nothing to read.
         Ok(serde_json::from_slice(&bytes).unwrap_or_default())
@@ -128,13 +139,19 @@ impl Engine {
 
     /// Asks for something that comes bit by bit.
     pub async fn stream(&self, method: Method, path: &str, type_: &str, body: Bytes) -> Result<Incoming, Failure> {
-        Ok(self.send(method, path, type_, body, false).await?.into_body())
+        Ok(self.send(method, path, type_, body, Extra::None).await?.into_body())
+    }
+
+    /// Asks for an image, as whom the registry knows; what becomes of it comes bit by bit.
+    pub async fn pull(&self, path: &str, auth: Option<HeaderValue>) -> Result<Incoming, Failure> {
+        let extra = auth.map_or(Extra::None, Extra::Auth);
+        Ok(self.send(Method::POST, path, JSON, Bytes::new(), extra).await?.into_body())
     }
 
     /// Asks for a connection to the streams of a process.
     pub async fn upgrade(&self, path: &str, body: &Value) -> Result<TokioIo<Upgraded>, Failure> {
         let body = Bytes::from(body.to_string());
-        let response = self.send(Method::POST, path, "application/json", body, true).await?;
+        let response = self.send(Method::POST, path, JSON, body, Extra::Upgrade).await?;
         Ok(TokioIo::new(hyper::upgrade::on(response).await.map_err(broken)?))
     }
 
@@ -145,7 +162,7 @@ impl Engine {
         path: &str,
         type_: &str,
         body: Bytes,
-        upgrade: bool,
+        extra: Extra,
     ) -> Result<Response<Incoming>, Failure> {
         let connected = tokio::time::timeout(Duration::from_secs(10), UnixStream::connect(&self.socket)).await;
         let stream = connected.map_err(|_| Failure::Unreachable("it does not accept connections".to_owned()))?;
@@ -155,9 +172,11 @@ impl Engine {
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.prefix));
         request = request.header(HOST, "docker").header(CONTENT_TYPE, type_);
-        if upgrade {
-            request = request.header(CONNECTION, "Upgrade").header(UPGRADE, "tcp");
-        }
+        request = match extra {
+            Extra::None => request,
+            Extra::Upgrade => request.header(CONNECTION, "Upgrade").header(UPGRADE, "tcp"),
+            Extra::Auth(auth) => request.header("x-registry-auth", auth),
+        };
         let request = request.body(Full::new(body)).map_err(|e| Failure::Refused(400, e.to_string()))?;
         let response = sender.send_request(request).await.map_err(broken)?;
         let code = response.status().as_u16();

@@ -1,11 +1,11 @@
 //! Images: what the engine has, and pulling.
 
 use http_body_util::BodyExt;
-use hyper::Method;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::engine::{Engine, Failure, query};
+use super::keyring::{Credential, Keyring};
 
 /// An image as the engine lists it.
 #[derive(Clone, Debug)]
@@ -40,8 +40,31 @@ pub fn id_of(image: &Value) -> String {
     digest.or(image["Id"].as_str()).unwrap_or_default().to_owned()
 }
 
-/// Pulls an image.
-pub async fn pull(engine: &Engine, name: &str) -> Result<Image, Why> {
+/// Pulls an image. Of several credentials that may be meant, each is tried until the registry accepts one.
+pub async fn pull(engine: &Engine, name: &str, keyring: Result<Keyring, String>) -> Result<Image, Why> {
+    let keyring = keyring.map_err(|why| ("ErrImagePull", why))?;
+    let credentials = keyring.lookup(name);
+    if credentials.is_empty() {
+        return pull_as(engine, name, None).await;
+    }
+    let mut failures: Vec<Why> = Vec::new();
+    for credential in &credentials {
+        match pull_as(engine, name, Some(credential)).await {
+            Ok(image) => return Ok(image),
+            Err((reason, why)) => failures.push((reason, credential.hidden_in(&why))),
+        }
+    }
+    let reason = failures[0].0;
+    failures.dedup();
+    match failures.as_slice() {
+        [(_, why)] => Err((reason, why.clone())),
+        several => {
+            Err((reason, format!("[{}]", several.iter().map(|(_, w)| w.as_str()).collect::<Vec<_>>().join(", "))))
+        }
+    }
+}
+
+async fn pull_as(engine: &Engine, name: &str, credential: Option<&Credential>) -> Result<Image, Why> {
     let failed = |e: Failure| match &e {
         Failure::Refused(400, why) if why.contains("invalid reference format") => (
             "InvalidImageName",
@@ -53,7 +76,7 @@ pub async fn pull(engine: &Engine, name: &str) -> Result<Image, Why> {
     let last = name.rsplit('/').next().unwrap_or(name);
     let tagged = if last.contains([':', '@']) { name.to_owned() } else { format!("{name}:latest") };
     let path = format!("/images/create?{}", query(&[("fromImage", &tagged)]));
-    let body = engine.stream(Method::POST, &path, "application/json", Bytes::new()).await.map_err(failed)?;
+    let body = engine.pull(&path, credential.map(Credential::header)).await.map_err(failed)?;
     finish(body).await.map_err(|why| ("ErrImagePull", format!("Error response from daemon: {why}")))?;
     let image = engine.get(&format!("/images/{tagged}/json")).await.map_err(failed)?;
     Ok(Image { name: name.to_owned(), bytes: image["Size"].as_u64().unwrap_or(0) })

@@ -11,6 +11,7 @@
 mod engine;
 mod http;
 mod images;
+mod keyring;
 mod listing;
 mod logs;
 mod network;
@@ -44,6 +45,7 @@ use super::ask::{Inbound, ToCluster};
 use super::proxy::Proxy;
 use super::streams::visit::Visit;
 use engine::{Engine, Failure, query};
+use keyring::Keyring;
 pub use network::Network;
 use ooms::Ooms;
 use probes::Action;
@@ -307,10 +309,10 @@ impl Docker {
                     }
                 });
             }),
-            RuntimeCommand::PullImage { op, image } => {
-                let image = image.to_string();
+            RuntimeCommand::PullImage { op, image, secrets } => {
+                let (image, keyring) = (image.to_string(), Keyring::of(&secrets));
                 self.spawn(async move {
-                    let pulled = images::pull(&driver.engine, &image).await;
+                    let pulled = images::pull(&driver.engine, &image, keyring).await;
                     driver.happened(move || {
                         let info = |i: images::Image| ImageInfo { image: i.name.into(), bytes: i.bytes };
                         RuntimeEvent::Pulled { op, result: pulled.map(info).map_err(error) }
@@ -697,6 +699,6 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 /// What a Docker node does not do yet, to be said when it starts.
 pub const NOT_YET: [&str; 3] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
-    "imagePullSecrets, seccomp profiles of type Localhost",
+    "seccomp profiles of type Localhost",
     "eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",
 ];
