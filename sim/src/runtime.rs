@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::agent::{
-    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, ImageInfo, OpId,
-    ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
+    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, ImageDisk, ImageInfo,
+    OpId, ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo, StoredImage,
 };
 use skeg_core::{Rng, Wall};
 
@@ -23,6 +23,8 @@ use crate::subnet::Subnet;
 pub const SANDBOX: &str = "pause";
 /// Bandwidth of image pulls in bytes per second.
 const PULL_BANDWIDTH: u64 = 100 << 20;
+/// Size of the disk that a node's images are on, in bytes.
+const IMAGE_DISK: u64 = 100 << 30;
 /// Exit code of a killed process.
 const KILLED: i32 = 137;
 
@@ -193,6 +195,8 @@ impl NodeRuntime {
             | RuntimeCommand::CreateContainer { .. }
             | RuntimeCommand::RemoveContainer { .. }
             | RuntimeCommand::Probe { .. }
+            | RuntimeCommand::ListImages { .. }
+            | RuntimeCommand::RemoveImage { .. }
             | RuntimeCommand::Stats { .. } => self.rng.duration(ms(1), ms(5)),
         };
         if self.trouble() {
@@ -320,6 +324,11 @@ impl NodeRuntime {
                 RuntimeEvent::Probed { op, result }
             }
             RuntimeCommand::Stats { op } => self.stats(op, profiles),
+            RuntimeCommand::ListImages { op } => RuntimeEvent::ImagesListed { op, result: Ok(self.image_disk()) },
+            RuntimeCommand::RemoveImage { op, id } => {
+                self.images.remove(&id);
+                RuntimeEvent::ImageRemoved { op, result: Ok(()) }
+            }
         };
         events.push(done);
     }
@@ -468,6 +477,23 @@ impl NodeRuntime {
         if let Some(get) = get.filter(|_| inside.main(id).is_none()) {
             let path = get.path.as_deref().unwrap_or("/");
             inside.log(wall, id, format!("\"GET {path} HTTP/1.1\" 200 \"{agent}\""));
+        }
+    }
+
+    /// Its images, each under one name that is also its id.
+    fn image_disk(&self) -> ImageDisk {
+        let image = |(name, bytes): (&Rc<str>, &u64)| StoredImage {
+            id: Rc::clone(name),
+            names: vec![Rc::clone(name)],
+            bytes: *bytes,
+            in_use: self.containers.values().any(|c| image_of(&c.spec) == &**name),
+            pinned: false,
+        };
+        let used: u64 = self.images.values().sum();
+        ImageDisk {
+            capacity: IMAGE_DISK,
+            available: IMAGE_DISK.saturating_sub(used),
+            images: self.images.iter().map(image).collect(),
         }
     }
 

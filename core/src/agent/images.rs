@@ -2,7 +2,7 @@
 //!
 //! Containers that need the same image at the same time share one pull.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use k8s_openapi::api::core::v1 as core_v1;
@@ -109,6 +109,19 @@ impl Images {
         Some(EndedPull { waiters: pull.waiters, since: pull.since })
     }
 
+    /// Whether an image of one of these names is being pulled.
+    pub(super) fn is_pulling(&self, names: &[Rc<str>]) -> bool {
+        let names: BTreeSet<Rc<str>> = names.iter().map(|name| full_name(name)).collect();
+        self.pulling.keys().any(|pulling| names.contains(&full_name(pulling)))
+    }
+
+    /// Handles that an image is about to be removed: nothing is created of it any more.
+    pub(super) fn forget(&mut self, names: &[Rc<str>]) {
+        for name in names.iter().map(|name| full_name(name)) {
+            self.changed |= self.present.remove(&name).is_some();
+        }
+    }
+
     /// When the oldest pull times out.
     #[inline(always)]
     pub(super) fn deadline(&self) -> Option<Mono> {
@@ -143,7 +156,7 @@ impl Images {
 
 /// The full name of an image, by which `nginx`, `nginx:latest` and `docker.io/library/nginx:latest` are one
 /// (`github.com/distribution/reference`).
-fn full_name(image: &str) -> Rc<str> {
+pub(super) fn full_name(image: &str) -> Rc<str> {
     let (name, digest) = image.split_once('@').map_or((image, ""), |(name, digest)| (name, digest));
     let last = name.rsplit('/').next().unwrap_or(name);
     let (name, tag) = match last.split_once(':') {

@@ -7,10 +7,10 @@
 //!
 //! Files: `node` and `lease` maintain the Node and its heartbeat; `pods` is the table of pods; `pod` applies the
 //! runtime's replies to one pod, `sync` decides the next step, `lifecycle` terminates containers and pods, `probe` and
-//! `images` handle probes and images, `ephemeral` adds containers to a pod that runs, `references` reads what pods
-//! refer to, `attachments` knows which volumes the node uses, `environment`, `volumes` and `services` make of it what
-//! real containers get, `adopt` reconstructs a pod from the runtime's list; `status` makes a pod's status and `write`
-//! sends it to the API.
+//! `images` handle probes and images, `image_collection` removes images that nothing uses, `ephemeral` adds containers
+//! to a pod that runs, `references` reads what pods refer to, `attachments` knows which volumes the node uses,
+//! `environment`, `volumes` and `services` make of it what real containers get, `adopt` reconstructs a pod from the
+//! runtime's list; `status` makes a pod's status and `write` sends it to the API.
 
 mod admission;
 mod adopt;
@@ -19,6 +19,7 @@ mod backoff;
 mod directories;
 mod environment;
 mod ephemeral;
+mod image_collection;
 mod images;
 mod lease;
 mod lifecycle;
@@ -46,15 +47,17 @@ use k8s_openapi::api::core::v1 as core_v1;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{FromServer, ReqId, ReqIds, Response, Status, ToServer, WatchEvent};
-use crate::client::{Informer, InformerConfig, Recorder, View};
+use crate::client::{EventType, Informer, InformerConfig, Recorder, View};
 use crate::limits::{NODE_STATUS_MAX_IMAGES, RUNTIME_RELIST_INTERVAL};
 use crate::machine::{Deadline, Machine, Mono, Now};
-use crate::object::{FieldSelector, Kind, ObjectKey, Selector};
+use crate::object::{FieldSelector, Kind, Object, ObjectKey, Selector};
 use crate::random::Rng;
 
 use admission::Room;
 use directories::Directories;
 pub use environment::expand;
+use image_collection::ImageCollector;
+pub use image_collection::ImagePolicy;
 use images::Images;
 use lease::{Heartbeat, NodeLease};
 use node::{Facts, NodeKeeper};
@@ -63,8 +66,9 @@ use pods::Pods;
 use references::References;
 pub use runtime::{
     ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, FileContent,
-    HOOK_FELL_BACK, ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, PullSecret, Resolved,
-    RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo, VolumeContent, VolumeFile,
+    HOOK_FELL_BACK, ImageDisk, ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, PullSecret,
+    Resolved, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo, StoredImage, VolumeContent,
+    VolumeFile,
 };
 use services::Services;
 
@@ -120,6 +124,9 @@ pub struct AgentConfig {
     pub resolve: bool,
     /// Whether pods get the cluster's DNS server (`clusterDNS`). If not, those that ask for it get a warning.
     pub cluster_dns: bool,
+    /// When images that nothing uses are removed; `None`: never.
+    #[serde(default)]
+    pub images: Option<ImagePolicy>,
 }
 
 impl Default for AgentConfig {
@@ -143,6 +150,7 @@ impl Default for AgentConfig {
             runtime_version: Rc::from("containerd://2.1.0"),
             resolve: false,
             cluster_dns: false,
+            images: None,
         }
     }
 }
@@ -214,6 +222,8 @@ struct OwnNode {
     view: View,
     /// The volumes that are directories of it, if it is a real one.
     directories: Option<Directories>,
+    /// Removes images, if it is to.
+    collector: Option<ImageCollector>,
 }
 
 /// A separate random stream for a part of the agent.
@@ -281,10 +291,11 @@ impl NodeAgent {
         };
         let directories =
             config.resolve.then(|| Directories::new(&name, &user, (VOLUMES, DIRECTORIES), fork(&mut rng)));
+        let collector = config.images.map(ImageCollector::new);
         NodeAgent {
             informer,
             view: View::new(Kind::POD, &[]),
-            own: Box::new(OwnNode { informer: own, view: View::new(Kind::NODE, &[]), directories }),
+            own: Box::new(OwnNode { informer: own, view: View::new(Kind::NODE, &[]), directories, collector }),
             lease: NodeLease::new(name, Rc::clone(&user), LEASE),
             pods: Pods::new(shared, config.relist_interval),
             rng: fork(&mut rng),
@@ -462,15 +473,43 @@ impl NodeAgent {
             None => pods,
         };
         let directories = self.own.directories.as_ref().and_then(|directories| directories.poll_timeout());
+        let collector = self.own.collector.as_ref().map(ImageCollector::poll_timeout);
+        let directories = Deadline::earlier(directories, collector);
         let pods = Deadline::earlier(pods, directories);
         let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.informer.poll_timeout());
         Deadline::earlier(self.node.poll_timeout(), Deadline::earlier(informers, pods))
+    }
+
+    /// Lets the collector of images do what is due, or take in what the runtime says.
+    fn collect(&mut self, now: Now, event: Option<RuntimeEvent>, out: &mut Vec<Out>) {
+        let Some(collector) = &mut self.own.collector else { return };
+        let said = match event {
+            Some(event) => collector.handle(now, event, &mut self.pods.shared.images, out),
+            None => collector.handle_timeout(now, &mut self.pods.shared.images, out),
+        };
+        if collector.take_removed() {
+            self.pods.list_again(now, out);
+        }
+        // Before the Node is known, nobody can be told about it.
+        let Some(node) = self.node.node().cloned().map(Object::Node).filter(|_| !said.is_empty()) else { return };
+        let mut requests = Vec::new();
+        for (reason, message) in said {
+            let recorder = &mut self.pods.shared.recorder;
+            recorder.record(now, &node, EventType::Warning, reason, &message, &mut requests);
+        }
+        out.extend(requests.into_iter().map(Out::Api));
     }
 
     fn handle_runtime(&mut self, now: Now, event: RuntimeEvent, out: &mut Vec<Out>) {
         if let RuntimeEvent::DirectoryDone { op, result } = event {
             let (directories, recorder) = (&mut self.own.directories, &mut self.pods.shared.recorder);
             return directories.iter_mut().for_each(|d| d.done(now, op, result.clone(), recorder, out));
+        }
+        if let RuntimeEvent::ImagesListed { .. } | RuntimeEvent::ImageRemoved { .. } = event {
+            return self.collect(now, Some(event), out);
+        }
+        if let RuntimeEvent::Pulled { result: Ok(image), .. } = &event {
+            self.own.collector.iter_mut().for_each(|collector| collector.pulled(&image.image));
         }
         let was_up = self.pods.runtime_is_up();
         self.pods.runtime_event(now, &self.view, event, out);
@@ -533,6 +572,9 @@ impl Machine for NodeAgent {
             && due(directories.poll_timeout())
         {
             directories.handle_timeout(now, out);
+        }
+        if self.own.collector.as_ref().is_some_and(|collector| due(Some(collector.poll_timeout()))) {
+            self.collect(now, None, out);
         }
         if due(self.pods.shared.recorder.poll_timeout()) {
             let mut requests = Vec::new();

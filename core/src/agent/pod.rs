@@ -74,6 +74,8 @@ pub(super) const OP_BITS: u32 = 40;
 pub(super) const NODE_SLOT: u32 = (1 << 24) - 1;
 /// The slot of commands about directories of volumes.
 pub(super) const DIRECTORIES_SLOT: u32 = NODE_SLOT - 1;
+/// The slot of commands about images that nothing uses.
+pub(super) const IMAGES_SLOT: u32 = NODE_SLOT - 2;
 
 /// The context of one step.
 pub(super) struct Ctx<'a> {

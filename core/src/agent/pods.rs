@@ -324,7 +324,11 @@ impl Pods {
             RuntimeEvent::Pulled { op, result } => self.pulled(op, result, now, out),
             RuntimeEvent::Exited { container, state } => self.exited(container, state, now, out),
             RuntimeEvent::SandboxGone { sandbox } => self.sandbox_gone(&sandbox, now, out),
-            RuntimeEvent::StatsRead { .. } | RuntimeEvent::DirectoryDone { .. } => {}
+            // They are about no pod.
+            RuntimeEvent::StatsRead { .. }
+            | RuntimeEvent::DirectoryDone { .. }
+            | RuntimeEvent::ImagesListed { .. }
+            | RuntimeEvent::ImageRemoved { .. } => {}
             RuntimeEvent::Reachable(reachable) => self.unreachable = !reachable,
             RuntimeEvent::SandboxRunning { op, .. }
             | RuntimeEvent::SandboxStopped { op, .. }
@@ -409,6 +413,12 @@ impl Pods {
             }
         }
         self.add_orphans(found, now, out);
+        self.ask_if_in_doubt(now, out);
+    }
+
+    /// Has the runtime's list read again.
+    pub(super) fn list_again(&mut self, now: Now, out: &mut Vec<Out>) {
+        self.shared.wants_list = true;
         self.ask_if_in_doubt(now, out);
     }
 

@@ -271,6 +271,32 @@ pub struct ImageInfo {
     pub bytes: u64,
 }
 
+/// An image as it is stored, under all of its names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredImage {
+    /// Its id.
+    pub id: Rc<str>,
+    /// Its names, with tags and with digests.
+    pub names: Vec<Rc<str>>,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Whether any container is of it, running or not.
+    pub in_use: bool,
+    /// Whether the runtime needs it for itself.
+    pub pinned: bool,
+}
+
+/// The disk of images, and what is on it of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageDisk {
+    /// Size in bytes.
+    pub capacity: u64,
+    /// What is free of that.
+    pub available: u64,
+    /// The images.
+    pub images: Vec<StoredImage>,
+}
+
 /// Resource use of a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerStats {
@@ -305,6 +331,10 @@ pub enum RuntimeCommand {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         secrets: Vec<PullSecret>,
     },
+    /// Lists images for their collection, with the disk that they are on.
+    ListImages { op: OpId },
+    /// Removes an image, by its id.
+    RemoveImage { op: OpId, id: Rc<str> },
     /// Creates and starts a sandbox.
     RunSandbox { op: OpId, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool, spec: SharedPodSpec },
     /// Makes a pod's volumes, or brings the files in them up to date. Sent only to runtimes of real containers.
@@ -362,6 +392,14 @@ pub enum RuntimeEvent {
     Pulled {
         op: OpId,
         result: Result<ImageInfo, RuntimeError>,
+    },
+    ImagesListed {
+        op: OpId,
+        result: Result<ImageDisk, RuntimeError>,
+    },
+    ImageRemoved {
+        op: OpId,
+        result: Result<(), RuntimeError>,
     },
     SandboxRunning {
         op: OpId,

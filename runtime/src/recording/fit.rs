@@ -249,6 +249,8 @@ impl Node {
             | RuntimeCommand::StopSandbox { .. }
             | RuntimeCommand::RemoveSandbox { .. }
             | RuntimeCommand::RemoveContainer { .. }
+            | RuntimeCommand::ListImages { .. }
+            | RuntimeCommand::RemoveImage { .. }
             | RuntimeCommand::Stats { .. } => return,
         };
         self.asked.insert(op, (now, asked));
@@ -323,6 +325,8 @@ impl Node {
             | RuntimeEvent::Unmounted { .. }
             | RuntimeEvent::DirectoryDone { .. }
             | RuntimeEvent::Removed { .. }
+            | RuntimeEvent::ImagesListed { .. }
+            | RuntimeEvent::ImageRemoved { .. }
             | RuntimeEvent::SandboxGone { .. }
             | RuntimeEvent::Reachable(_) => {}
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use skeg_core::auth::Mode;
 
+use super::docker::UpkeepArgs;
 use super::perturb::Perturb;
 use crate::recording::writer::RecordArgs;
 
@@ -46,6 +47,9 @@ pub struct UpArgs {
     /// Where Docker listens: a path, or unix://PATH.
     #[arg(long, value_name = "SOCKET", default_value = "unix:///var/run/docker.sock", requires = "docker")]
     pub docker_host: String,
+    /// How a Docker node keeps room on itself.
+    #[command(flatten)]
+    pub upkeep: UpkeepArgs,
     /// Address to serve the API at; port 0 takes any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6443")]
     pub listen: SocketAddr,

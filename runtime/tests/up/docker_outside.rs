@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 
 use crate::client::scratch;
-use crate::docker::{PODS, busybox, container, create, end, engine, events, pod, start, to_use, wait, with};
+use crate::docker::{IMAGE, PODS, busybox, container, create, end, engine, events, pod, start, to_use, wait, with};
 use crate::recording;
 use crate::webhooks::{Identity, identity};
 
@@ -69,7 +69,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
-/// A registry with one image under any name and tag, for whoever knows the password; returns its port.
+/// A registry with an image of any name, for whoever knows the password; returns its port.
 fn registry(test: &str, user: &str, password: &str) -> u16 {
     let root = scratch(test).join("root");
     let _ = std::fs::remove_dir_all(&root);
@@ -77,14 +77,19 @@ fn registry(test: &str, user: &str, password: &str) -> u16 {
     std::fs::copy(busybox().expect("it was looked for"), root.join("bin/sh")).expect("it can be read");
     let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output().expect("tar runs");
     let layer = tar.stdout;
-    let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh", "-c", "exit 0"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}});
-    let config = config.to_string().into_bytes();
-    let part = |type_: &str, bytes: &[u8]| json!({"mediaType": format!("application/vnd.docker.{type_}"), "size": bytes.len(), "digest": digest(bytes)});
     let type_ = "application/vnd.docker.distribution.manifest.v2+json";
-    let manifest = json!({"schemaVersion": 2, "mediaType": type_, "config": part("container.image.v1+json", &config),
-        "layers": [part("image.rootfs.diff.tar.gzip", &layer)]});
-    let manifest = manifest.to_string().into_bytes();
+    let image = move |name: &str, layer: &[u8]| {
+        let config = json!({"architecture": "amd64", "os": "linux", "author": name,
+            "config": {"Cmd": ["sh", "-c", "exit 0"]}, "rootfs": {"type": "layers", "diff_ids": [digest(layer)]}});
+        let config = config.to_string().into_bytes();
+        let part = |type_: &str, bytes: &[u8]| {
+            let type_ = format!("application/vnd.docker.{type_}");
+            json!({"mediaType": type_, "size": bytes.len(), "digest": digest(bytes)})
+        };
+        let manifest = json!({"schemaVersion": 2, "mediaType": type_,
+            "config": part("container.image.v1+json", &config), "layers": [part("image.rootfs.diff.tar.gzip", layer)]});
+        (config, manifest.to_string().into_bytes())
+    };
     let basic = format!("Authorization: Basic {}", STANDARD.encode(format!("{user}:{password}")));
     let (port, _) = serve(false, move |head| {
         if !head.contains(&basic) {
@@ -94,6 +99,7 @@ fn registry(test: &str, user: &str, password: &str) -> u16 {
             return with_body("401 Unauthorized", "WWW-Authenticate: Basic realm=\"test\"\r\n", body.as_bytes());
         }
         let path = head.split(' ').nth(1).unwrap_or_default();
+        let (config, manifest) = image(path.split('/').nth(2).unwrap_or_default(), &layer);
         let body = match path {
             "/v2/" => b"{}".as_slice(),
             path if path.contains("/manifests/") => &manifest,
@@ -119,7 +125,9 @@ fn images_are_pulled_with_the_secrets_of_pod_and_account() {
     const PASSWORD: &str = "opensesame-0815";
     let port = registry("docker-registry", "robot", PASSWORD);
     let record = recording::empty("docker-pulls");
-    let cluster = start("docker-pulls", &["--in-memory", "--record", record.to_str().expect("text")]);
+    let always = ["--image-gc-high-threshold", "0", "--image-gc-low-threshold", "0", "--image-gc-period", "2s"];
+    let young = ["--minimum-image-ttl-duration", "3s", "--in-memory", "--record", record.to_str().expect("text")];
+    let cluster = start("docker-pulls", &[&always[..], &young[..]].concat());
     let host = format!("127.0.0.1:{port}");
     let secret = |name: &str, type_: &str, config: &serde_json::Value| {
         let data = json!({format!(".{type_}"): config.to_string()});
@@ -158,12 +166,19 @@ fn images_are_pulled_with_the_secrets_of_pod_and_account() {
     let refused = [pod(&cluster, "refused").to_string(), events(&cluster, "refused")].concat();
     let guess = STANDARD.encode("robot:opensesame-0816");
     assert!(refused.contains("who is Authorization: Basic ***") && !refused.contains(&guess), "{refused}");
-    for name in ["own", "account", "several"] {
+    // What no container is of any more is removed; what one is of that has ended, or what others brought, is not.
+    let has = |image: &str| engine("GET", &format!("/images/{image}/json"), b"").expect("it answers").0 == 200;
+    let delete = |name: &str| {
         assert_eq!(cluster.send("DELETE", &format!("{PODS}/{name}?gracePeriodSeconds=0"), &[], b"").code, 200);
-        let removed =
-            || engine("DELETE", &format!("/images/{host}/{name}:1"), b"").is_some_and(|(code, _)| code == 200);
-        cluster.wait_for("the image is removed", removed);
-    }
+        cluster.wait_for("the image is removed", || !has(&format!("{host}/{name}:1")));
+    };
+    ["own", "account"].into_iter().for_each(delete);
+    assert!(has(&format!("{host}/several:1")) && has(IMAGE), "they stay");
+    delete("several");
+    cluster.wait_for("the node says that this is not enough", || {
+        let all = cluster.get("/api/v1/events").text();
+        all.contains("\"FreeDiskSpaceFailed\"") && all.contains("\"ImageGCFailed\"")
+    });
     end(cluster);
     recording::replays(&record);
     let all = recording::text(&record);

@@ -48,9 +48,9 @@ struct FakeRuntime {
     containers: BTreeMap<ContainerId, FakeContainer>,
     behaviours: BTreeMap<String, Behaviour>,
     made: u32,
-    /// What was mounted and unmounted, in words.
     /// With what images were pulled.
     pulls: Vec<Vec<super::PullSecret>>,
+    /// What was mounted and unmounted, in words.
     mounted: Vec<String>,
     /// Why no directory can be emptied; `None` if each can.
     busy_directory: Option<String>,
@@ -121,6 +121,8 @@ fn command_name(command: &RuntimeCommand) -> &'static str {
         | RuntimeCommand::UnmountVolumes { .. }
         | RuntimeCommand::EmptyDirectory { .. }
         | RuntimeCommand::RemoveDirectory { .. }
+        | RuntimeCommand::ListImages { .. }
+        | RuntimeCommand::RemoveImage { .. }
         | RuntimeCommand::RemoveContainer { .. }
         | RuntimeCommand::Probe { .. }
         | RuntimeCommand::Stats { .. } => "",
@@ -270,6 +272,24 @@ impl World {
                     Err(e) => (seconds(0.5), Err(RuntimeError { reason: "ErrImagePull".into(), message: e.into() })),
                 };
                 self.tell(after, RuntimeEvent::Pulled { op, result });
+            }
+            RuntimeCommand::ListImages { op } => {
+                let used: Vec<_> = self.runtime.containers.values().map(|c| self.image(&c.spec)).collect();
+                let image = |(name, bytes): (&Rc<str>, &u64)| super::StoredImage {
+                    id: format!("id of {name}").into(),
+                    names: vec![Rc::clone(name)],
+                    bytes: *bytes,
+                    in_use: used.iter().any(|used| **used == **name),
+                    pinned: false,
+                };
+                let images = self.runtime.images.iter().map(image).collect();
+                let result = Ok(super::ImageDisk { capacity: 10_000, available: 0, images });
+                self.tell(Duration::ZERO, RuntimeEvent::ImagesListed { op, result });
+            }
+            RuntimeCommand::RemoveImage { op, id } => {
+                let removed = self.runtime.images.remove(id.trim_start_matches("id of "));
+                assert!(removed.is_some(), "{id} is there");
+                self.tell(Duration::ZERO, RuntimeEvent::ImageRemoved { op, result: Ok(()) });
             }
             RuntimeCommand::RunSandbox { op, pod_uid, pod, .. } => {
                 self.runtime.made += 1;

@@ -1,10 +1,12 @@
 //! Pods that refer to ConfigMaps and Secrets that exist, do not exist, or are created later.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1 as core_v1;
 use serde_json::{Value, json};
 
 use super::{World, container, ready_world, with};
-use crate::agent::PullSecret;
+use crate::agent::{ImagePolicy, PullSecret};
 use crate::object::{ContainerState, Kind, Object, ObjectKey};
 
 fn put(world: &mut World, kind: &str, name: &str, data: Value) {
@@ -423,4 +425,26 @@ fn images_are_pulled_with_the_secrets_that_exist() {
     let why = "FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets (none, neither); attempting to \
                pull the image may not succeed.";
     assert_eq!(said(&world, why), 1, "{:?}", world.api.events);
+}
+
+#[test]
+fn images_that_nothing_uses_are_removed_and_pulled_again() {
+    let mut world = ready_world();
+    world.config.images = Some(ImagePolicy { minimum_age: Duration::from_secs(10), ..ImagePolicy::default() });
+    world.restart_agent();
+    let once = |image: &str| json!({"restartPolicy": "Never", "containers": [container("a", image)]});
+    world.apply("stays", once("app:1"));
+    let key = world.apply("ends", once("step:1"));
+    world.run_for(400.0);
+    let there = |world: &World| world.runtime.images.keys().map(|name| name.to_string()).collect::<Vec<_>>();
+    assert_eq!(there(&world), ["app:1", "step:1"], "a container that has ended uses its image");
+    world.delete(&key, 1);
+    world.run_for(400.0);
+    assert_eq!(there(&world), ["app:1"]);
+    let why = "Attempted to free 2000 bytes, but only found 1000 bytes eligible to free.";
+    assert!(said(&world, why) > 0, "{:?}", world.api.events);
+    let pulls = world.runtime.pulls.len();
+    let key = world.apply("again", once("step:1"));
+    world.run_for(20.0);
+    assert_eq!((world.pod(&key).status.phase.as_str(), world.runtime.pulls.len()), ("Succeeded", pulls + 1));
 }

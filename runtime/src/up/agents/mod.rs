@@ -109,6 +109,9 @@ struct DockerArgs {
     /// Where Docker listens: a path, or unix://PATH.
     #[arg(long, value_name = "SOCKET", default_value = "unix:///var/run/docker.sock", requires = "docker")]
     docker_host: String,
+    /// How it keeps room on itself.
+    #[command(flatten)]
+    upkeep: docker::UpkeepArgs,
     /// Address of the node (`InternalIP`), by which servers and other nodes reach it; where not given, that of the
     /// default network interface.
     #[arg(long, value_name = "IP", requires = "docker")]
@@ -147,6 +150,7 @@ impl DockerArgs {
             ephemeral: false,
             services: (services.into(), length),
             network,
+            images: self.upkeep.images(true)?,
         };
         let found = docker::find(options).await?;
         docker::NOT_YET.iter().for_each(|what| tracing::warn!("not yet on a Docker node: {what}"));

@@ -1,11 +1,16 @@
-//! Images: what the engine has, and pulling.
+//! Images: what the engine has, pulling, and removing.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
+use skeg_core::agent::StoredImage;
 
 use super::engine::{Engine, Failure, query};
 use super::keyring::{Credential, Keyring};
+use super::pause;
 
 /// An image as the engine lists it.
 #[derive(Clone, Debug)]
@@ -25,13 +30,76 @@ pub async fn list(engine: &Engine) -> Result<Vec<Image>, Failure> {
     let mut all = Vec::new();
     for image in listed.as_array().into_iter().flatten() {
         let bytes = image["Size"].as_u64().unwrap_or(0);
-        for names in ["RepoTags", "RepoDigests"] {
-            let names = image[names].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let named = names.filter(|name| !name.contains("<none>"));
-            all.extend(named.map(|name| Image { name: name.to_owned(), bytes }));
-        }
+        let names = names(image, "RepoTags").chain(names(image, "RepoDigests"));
+        all.extend(names.map(|name| Image { name: name.to_owned(), bytes }));
     }
     Ok(all)
+}
+
+/// An image under all of its names, as the agent wants it for their collection.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    id: String,
+    names: Vec<String>,
+    bytes: u64,
+    in_use: bool,
+    pinned: bool,
+}
+
+impl Stored {
+    /// In the words of the agent.
+    pub fn told(self) -> StoredImage {
+        StoredImage {
+            id: self.id.into(),
+            names: self.names.into_iter().map(Rc::from).collect(),
+            bytes: self.bytes,
+            in_use: self.in_use,
+            pinned: self.pinned,
+        }
+    }
+}
+
+/// The disk that the engine's files are on: its size, and what is free of it.
+pub fn disk(root: &str) -> Result<(u64, u64), String> {
+    let fs = rustix::fs::statvfs(root).map_err(|e| format!("{root}: {e}"))?;
+    Ok((fs.f_blocks.saturating_mul(fs.f_frsize), fs.f_bavail.saturating_mul(fs.f_frsize)))
+}
+
+fn names<'a>(image: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
+    let names = image[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.filter(|name| !name.contains("<none>"))
+}
+
+/// Every image, and whether a container is of it, whoever's that is.
+pub async fn stored(engine: &Engine) -> Result<Vec<Stored>, Failure> {
+    let (images, containers) = (engine.get("/images/json").await?, engine.get("/containers/json?all=1").await?);
+    let used = containers.as_array().into_iter().flatten().filter_map(|c| c["ImageID"].as_str());
+    let used: BTreeSet<&str> = used.collect();
+    let stored = |image: &Value| {
+        let id = image["Id"].as_str()?;
+        let names = names(image, "RepoTags").chain(names(image, "RepoDigests")).map(str::to_owned);
+        Some(Stored {
+            id: id.to_owned(),
+            names: names.collect(),
+            bytes: image["Size"].as_u64().unwrap_or(0),
+            in_use: used.contains(id),
+            pinned: self::names(image, "RepoTags").any(|name| name == pause::IMAGE),
+        })
+    };
+    Ok(images.as_array().into_iter().flatten().filter_map(stored).collect())
+}
+
+/// Removes an image with all of its names. One that a container is of is not removed.
+pub async fn remove(engine: &Engine, id: &str) -> Result<(), Failure> {
+    let image = match engine.get(&format!("/images/{id}/json")).await {
+        Err(e) if e.is_missing() => return Ok(()),
+        image => image?,
+    };
+    // With the last name of one kind the image may go, and the others with it.
+    for name in names(&image, "RepoTags").chain(names(&image, "RepoDigests")) {
+        engine.remove(&format!("/images/{name}")).await?;
+    }
+    engine.remove(&format!("/images/{id}")).await
 }
 
 /// What identifies an image: the digest by which it can be pulled again, or else its id.

@@ -21,6 +21,7 @@ mod persistent;
 mod probes;
 mod services;
 mod spec;
+mod upkeep;
 mod visits;
 mod volumes;
 mod watch;
@@ -34,8 +35,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use skeg_core::agent::{
-    AgentConfig, ContainerId, ContainerSpec, CreatedContainer, FileContent, ImageInfo, OpId, PodVolumes, ProbeAction,
-    RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, VolumeContent,
+    AgentConfig, ContainerId, ContainerSpec, CreatedContainer, FileContent, ImageDisk, ImageInfo, ImagePolicy, OpId,
+    PodVolumes, ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, VolumeContent,
 };
 use tokio::runtime::Handle;
 use tokio::sync::RwLock;
@@ -51,6 +52,7 @@ use ooms::Ooms;
 use probes::Action;
 use services::Services;
 pub use services::{Bridge, dns_address};
+pub use upkeep::UpkeepArgs;
 use visits::Visits;
 use volumes::{Content, Volume};
 
@@ -89,6 +91,8 @@ pub struct Options {
     pub services: (Ipv4Addr, u8),
     /// The network of pods; Docker's default bridge where not given.
     pub network: Option<Network>,
+    /// When images are removed.
+    pub images: ImagePolicy,
 }
 
 /// An engine that has been found, and what it says about its host.
@@ -107,6 +111,8 @@ pub struct Driver {
     node: String,
     engine: Engine,
     state: PathBuf,
+    /// Where the engine keeps images.
+    images: String,
     host: spec::Host,
     ooms: Ooms,
     inbox: ToCluster,
@@ -204,6 +210,7 @@ impl Found {
             runtime_version: Rc::from(format!("docker://{}", text("ServerVersion"))),
             resolve: true,
             cluster_dns: self.services.is_some(),
+            images: Some(self.options.images),
             ..AgentConfig::default()
         }
     }
@@ -231,6 +238,7 @@ impl Found {
             node,
             engine,
             state: options.state,
+            images: info["DockerRootDir"].as_str().unwrap_or_default().to_owned(),
             host: spec::Host {
                 cluster: options.cluster,
                 memory: info["MemTotal"].as_i64().unwrap_or(0),
@@ -317,6 +325,24 @@ impl Docker {
                         let info = |i: images::Image| ImageInfo { image: i.name.into(), bytes: i.bytes };
                         RuntimeEvent::Pulled { op, result: pulled.map(info).map_err(error) }
                     });
+                });
+            }
+            RuntimeCommand::ListImages { op } => self.spawn(async move {
+                let listed = driver.image_disk().await;
+                driver.happened(move || {
+                    let told = |((capacity, available), images): ((u64, u64), Vec<images::Stored>)| ImageDisk {
+                        capacity,
+                        available,
+                        images: images.into_iter().map(images::Stored::told).collect(),
+                    };
+                    RuntimeEvent::ImagesListed { op, result: listed.map(told).map_err(error) }
+                });
+            }),
+            RuntimeCommand::RemoveImage { op, id } => {
+                let id = id.to_string();
+                self.spawn(async move {
+                    let result = images::remove(&driver.engine, &id).await.map_err(plain);
+                    driver.happened(move || RuntimeEvent::ImageRemoved { op, result: result.map_err(error) });
                 });
             }
             RuntimeCommand::RunSandbox { op, pod_uid, pod, spec, .. } => {
@@ -546,6 +572,12 @@ impl Driver {
         Ok(all)
     }
 
+    /// The disk of images, with the images.
+    async fn image_disk(&self) -> Result<((u64, u64), Vec<images::Stored>), Why> {
+        let disk = images::disk(&self.images).map_err(|why| ("", why))?;
+        Ok((disk, images::stored(&self.engine).await.map_err(plain)?))
+    }
+
     /// A container or a sandbox.
     async fn one(&self, id: &str) -> Result<listing::Found, Failure> {
         let mut found = listing::one(&self.engine, id, &self.state).await?;
@@ -700,5 +732,5 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 pub const NOT_YET: [&str; 3] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
     "seccomp profiles of type Localhost",
-    "eviction under pressure, limits of emptyDir volumes on disk, removal of unused images",
+    "eviction under pressure, limits of emptyDir volumes on disk, resize in place",
 ];
