@@ -199,7 +199,7 @@ async fn memory() -> Result<Figure> {
     let server = Server::at(Process { child, dir }, at, tls).await?;
     let mut command = Command::new(binary()?);
     command.args(["agent", "--docker", "--docker-host", &socket(), "--node-name", "bench", "--kubeconfig", &config]);
-    command.args(["--image-gc-high-threshold", "100"]);
+    command.args(["--image-gc-high-threshold", "100", "--eviction-hard", "memory.available<1Mi"]);
     let child = command.args(["--root-dir", &root]).stderr(Stdio::null()).spawn().map_err(explain)?;
     let agent = Process { child, dir: scratch("agent")? };
     let mut client = server.connect().await?;

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use skeg_core::agent::{
-    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, ImageDisk, ImageInfo,
-    OpId, ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo, StoredImage,
+    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, ContainerUse, CreatedContainer, DiskUse,
+    ImageDisk, ImageInfo, NodeUse, OpId, PodUse, ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId,
+    SandboxInfo, StoredImage, Supply,
 };
 use skeg_core::{Rng, Wall};
 
@@ -25,6 +26,10 @@ pub const SANDBOX: &str = "pause";
 const PULL_BANDWIDTH: u64 = 100 << 20;
 /// Size of the disk that a node's images are on, in bytes.
 const IMAGE_DISK: u64 = 100 << 30;
+/// A node's memory in bytes, files of a disk, and process ids.
+const NODE_MEMORY: u64 = 64 << 30;
+const NODE_INODES: u64 = 10_000_000;
+const NODE_PIDS: u64 = 4 << 20;
 /// Exit code of a killed process.
 const KILLED: i32 = 137;
 
@@ -197,6 +202,7 @@ impl NodeRuntime {
             | RuntimeCommand::Probe { .. }
             | RuntimeCommand::ListImages { .. }
             | RuntimeCommand::RemoveImage { .. }
+            | RuntimeCommand::Measure { .. }
             | RuntimeCommand::Stats { .. } => self.rng.duration(ms(1), ms(5)),
         };
         if self.trouble() {
@@ -325,6 +331,9 @@ impl NodeRuntime {
             }
             RuntimeCommand::Stats { op } => self.stats(op, profiles),
             RuntimeCommand::ListImages { op } => RuntimeEvent::ImagesListed { op, result: Ok(self.image_disk()) },
+            RuntimeCommand::Measure { op, pods } => {
+                RuntimeEvent::Measured { op, result: Ok(self.node_use(&pods, profiles)) }
+            }
             RuntimeCommand::RemoveImage { op, id } => {
                 self.images.remove(&id);
                 RuntimeEvent::ImageRemoved { op, result: Ok(()) }
@@ -477,6 +486,36 @@ impl NodeRuntime {
         if let Some(get) = get.filter(|_| inside.main(id).is_none()) {
             let path = get.path.as_deref().unwrap_or("/");
             inside.log(wall, id, format!("\"GET {path} HTTP/1.1\" 200 \"{agent}\""));
+        }
+    }
+
+    /// What its containers use, by their profiles. They write nothing.
+    fn node_use(&self, pods: &[Rc<str>], profiles: &BTreeMap<String, ImageProfile>) -> NodeUse {
+        let default = ImageProfile::default();
+        let of = |c: &Container| ContainerUse {
+            name: Rc::clone(&c.spec.name),
+            memory: profile(profiles, image_of(&c.spec), &default).memory_bytes,
+            processes: 1,
+            root: DiskUse::default(),
+            log: DiskUse::default(),
+        };
+        let in_use: u64 = self.running_containers().map(|(_, c)| of(c).memory).sum();
+        let whole = |capacity: u64, used: u64| Supply { capacity, available: capacity.saturating_sub(used) };
+        let disk = self.image_disk();
+        let pod = |uid: &Rc<str>| PodUse {
+            pod_uid: Rc::clone(uid),
+            containers: self.running_containers().filter(|(_, c)| c.spec.pod_uid == *uid).map(|(_, c)| of(c)).collect(),
+            volumes: Vec::new(),
+        };
+        NodeUse {
+            memory: whole(NODE_MEMORY, in_use),
+            node_disk: whole(IMAGE_DISK, 0),
+            node_inodes: whole(NODE_INODES, 0),
+            image_disk: Supply { capacity: disk.capacity, available: disk.available },
+            image_inodes: whole(NODE_INODES, 0),
+            pids: whole(NODE_PIDS, self.running_containers().count() as u64),
+            has_image_disk: true,
+            pods: pods.iter().map(pod).collect(),
         }
     }
 

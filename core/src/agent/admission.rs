@@ -53,7 +53,7 @@ impl Amounts {
         self.others.binary_search_by(|(n, _)| (**n).cmp(name)).is_ok()
     }
 
-    fn get(&self, name: &str) -> i64 {
+    pub(super) fn get(&self, name: &str) -> i64 {
         self.others.binary_search_by(|(n, _)| (**n).cmp(name)).map_or(0, |at| self.others[at].1)
     }
 
@@ -81,13 +81,32 @@ pub(super) fn pod_requests(spec: &core_v1::PodSpec) -> Amounts {
     asks
 }
 
-/// Why a pod was rejected.
+/// When a pod is turned away, and for whose sake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// When it comes.
+    Admission,
+    /// Later, because it holds more than it may.
+    Limit,
+    /// Later, because the node is short of something.
+    Pressure,
+}
+
+/// Why a pod was rejected, or evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
+    /// When, and for whose sake.
+    pub(super) cause: Cause,
     /// `OutOfcpu`, `NodeAffinity`, `NodePorts`.
     pub(super) reason: String,
     /// The kubelet's message.
     pub(super) message: String,
+}
+
+impl Rejection {
+    pub(super) fn on_admission(reason: String, message: String) -> Rejection {
+        Rejection { cause: Cause::Admission, reason, message }
+    }
 }
 
 /// The node's allocatable resources and what its pods use of them.
@@ -209,16 +228,13 @@ impl Room {
 }
 
 fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Rejection {
-    Rejection {
-        reason: format!("OutOf{name}"),
-        message: format!(
-            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-        ),
-    }
+    let message =
+        format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}");
+    Rejection::on_admission(format!("OutOf{name}"), message)
 }
 
 fn predicate(name: &str, why: &str) -> Rejection {
-    Rejection { reason: name.to_owned(), message: format!("Predicate {name} failed: {why}") }
+    Rejection::on_admission(name.to_owned(), format!("Predicate {name} failed: {why}"))
 }
 
 #[cfg(test)]

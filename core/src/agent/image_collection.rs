@@ -145,6 +145,19 @@ pub(super) struct ImageCollector {
     /// The last round has failed. One failure is not told.
     failed: bool,
     removed: bool,
+    sweep: Sweep,
+}
+
+/// Whether all images must go that may, because the disk is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sweep {
+    No,
+    /// After what is being done now.
+    Wanted,
+    /// This round.
+    Now,
+    /// It has been done.
+    Done,
 }
 
 impl ImageCollector {
@@ -159,7 +172,25 @@ impl ImageCollector {
             last_op: 0,
             failed: false,
             removed: false,
+            sweep: Sweep::No,
         }
+    }
+
+    /// Has all images removed that may be, whatever the disk is used to. [`ImageCollector::take_swept`] tells the end.
+    pub(super) fn sweep(&mut self, now: Mono) {
+        self.sweep = Sweep::Wanted;
+        if matches!(self.phase, Phase::Resting) {
+            self.next = now;
+        }
+    }
+
+    /// Whether they have been removed since the last call.
+    pub(super) fn take_swept(&mut self) -> bool {
+        let is_done = self.sweep == Sweep::Done;
+        if is_done {
+            self.sweep = Sweep::No;
+        }
+        is_done
     }
 
     /// Handles that an image was pulled.
@@ -188,6 +219,9 @@ impl ImageCollector {
         let late = || "context deadline exceeded".to_owned();
         match std::mem::replace(&mut self.phase, Phase::Resting) {
             Phase::Resting => {
+                if self.sweep == Sweep::Wanted {
+                    self.sweep = Sweep::Now;
+                }
                 let op = self.op(now);
                 self.phase = Phase::Listing(op);
                 out.push(Out::Runtime(RuntimeCommand::ListImages { op }));
@@ -255,7 +289,8 @@ impl ImageCollector {
             said.extend(self.ended(now, Err(why)));
             return said;
         }
-        let Some(wanted) = to_free(&self.policy, &disk) else { return self.ended(now, Ok(())) };
+        let wanted = if self.sweep == Sweep::Now { Some(u64::MAX) } else { to_free(&self.policy, &disk) };
+        let Some(wanted) = wanted else { return self.ended(now, Ok(())) };
         let left = victims(&self.policy, &disk, &self.records, (images, &self.pulled), now.mono);
         self.go_on(now, Round { wanted, freed: 0, left, failures: Vec::new() }, images, out)
     }
@@ -297,7 +332,8 @@ impl ImageCollector {
             );
             return self.ended(now, Err(why));
         }
-        if freed < wanted {
+        // How much a sweep frees, whoever wanted it will see.
+        if freed < wanted && self.sweep != Sweep::Now {
             let why = format!(
                 "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found \
                  {freed} bytes eligible to free."
@@ -312,7 +348,11 @@ impl ImageCollector {
     /// Ends a round. What fails again is told.
     fn ended(&mut self, now: Now, result: Result<(), String>) -> Vec<Said> {
         self.phase = Phase::Resting;
-        self.next = now.mono + self.policy.period;
+        self.next = if self.sweep == Sweep::Wanted { now.mono } else { now.mono + self.policy.period };
+        if self.sweep == Sweep::Now {
+            self.sweep = Sweep::Done;
+            return Vec::new();
+        }
         let failed_before = std::mem::replace(&mut self.failed, result.is_err());
         result.err().filter(|_| failed_before).map(|why| ("ImageGCFailed", why)).into_iter().collect()
     }
@@ -454,6 +494,18 @@ mod tests {
         let there = [("other", 900, ""), ("own", 60, ""), ("coming", 60, "")];
         assert_eq!(world.round(0, disk(100, &there)), ["own"], "and what is being pulled is about to be used");
         assert!(world.collector.take_removed() && !world.collector.take_removed());
+    }
+
+    #[test]
+    fn a_sweep_removes_all_that_may_go() {
+        let mut world = World::new(true);
+        let there = [("a", 40, ""), ("b", 40, "used"), ("c", 40, "")];
+        assert_eq!(world.round(0, disk(900, &there)), [""; 0]);
+        world.collector.sweep(world.now().mono);
+        assert_eq!(world.round(1, disk(900, &there)), ["a", "c"]);
+        assert!(world.collector.take_swept() && !world.collector.take_swept());
+        assert_eq!(world.said, [""; 0], "{:?}", world.said);
+        assert_eq!(world.round(301, disk(900, &there)), [""; 0]);
     }
 
     #[test]

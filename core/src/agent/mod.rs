@@ -7,8 +7,9 @@
 //!
 //! Files: `node` and `lease` maintain the Node and its heartbeat; `pods` is the table of pods; `pod` applies the
 //! runtime's replies to one pod, `sync` decides the next step, `lifecycle` terminates containers and pods, `probe` and
-//! `images` handle probes and images, `image_collection` removes images that nothing uses, `ephemeral` adds containers
-//! to a pod that runs, `references` reads what pods refer to, `attachments` knows which volumes the node uses,
+//! `images` handle probes and images, `image_collection` removes images that nothing uses, `pressure` says which pod
+//! goes when the node is short of something and `eviction` when that is looked at, `ephemeral` adds containers to a
+//! pod that runs, `references` reads what pods refer to, `attachments` knows which volumes the node uses,
 //! `environment`, `volumes` and `services` make of it what real containers get, `adopt` reconstructs a pod from the
 //! runtime's list; `status` makes a pod's status and `write` sends it to the API.
 
@@ -19,6 +20,7 @@ mod backoff;
 mod directories;
 mod environment;
 mod ephemeral;
+mod eviction;
 mod image_collection;
 mod images;
 mod lease;
@@ -26,6 +28,7 @@ mod lifecycle;
 mod node;
 mod pod;
 mod pods;
+mod pressure;
 mod probe;
 mod read_ahead;
 mod references;
@@ -56,6 +59,7 @@ use crate::random::Rng;
 use admission::Room;
 use directories::Directories;
 pub use environment::expand;
+use eviction::{Act, Evictor};
 use image_collection::ImageCollector;
 pub use image_collection::ImagePolicy;
 use images::Images;
@@ -63,12 +67,14 @@ use lease::{Heartbeat, NodeLease};
 use node::{Facts, NodeKeeper};
 use pod::Shared;
 use pods::Pods;
+use pressure::{Eviction, Pressure, Signal};
+pub use pressure::{EvictionPolicy, Limit, Threshold};
 use references::References;
 pub use runtime::{
-    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, CreatedContainer, FileContent,
-    HOOK_FELL_BACK, ImageDisk, ImageInfo, Mount, OpId, PROBE_ERRORED, PodVolume, PodVolumes, ProbeAction, PullSecret,
-    Resolved, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo, StoredImage, VolumeContent,
-    VolumeFile,
+    ContainerId, ContainerInfo, ContainerSpec, ContainerState, ContainerStats, ContainerUse, CreatedContainer, DiskUse,
+    FileContent, HOOK_FELL_BACK, ImageDisk, ImageInfo, Mount, NodeUse, OpId, PROBE_ERRORED, PodUse, PodVolume,
+    PodVolumes, ProbeAction, PullSecret, Resolved, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, SandboxInfo,
+    StoredImage, Supply, VolumeContent, VolumeFile,
 };
 use services::Services;
 
@@ -127,6 +133,9 @@ pub struct AgentConfig {
     /// When images that nothing uses are removed; `None`: never.
     #[serde(default)]
     pub images: Option<ImagePolicy>,
+    /// When pods are evicted; `None`: never, and no limit of what they hold on the disk counts.
+    #[serde(default)]
+    pub eviction: Option<EvictionPolicy>,
 }
 
 impl Default for AgentConfig {
@@ -151,6 +160,7 @@ impl Default for AgentConfig {
             resolve: false,
             cluster_dns: false,
             images: None,
+            eviction: None,
         }
     }
 }
@@ -224,6 +234,8 @@ struct OwnNode {
     directories: Option<Directories>,
     /// Removes images, if it is to.
     collector: Option<ImageCollector>,
+    /// Evicts pods, if it is to.
+    evictor: Option<Evictor>,
 }
 
 /// A separate random stream for a part of the agent.
@@ -288,14 +300,16 @@ impl NodeAgent {
             last_op: 0,
             wants_list: false,
             adopting: false,
+            pressure: Pressure::default(),
         };
         let directories =
             config.resolve.then(|| Directories::new(&name, &user, (VOLUMES, DIRECTORIES), fork(&mut rng)));
         let collector = config.images.map(ImageCollector::new);
+        let evictor = config.eviction.clone().map(Evictor::new);
         NodeAgent {
             informer,
             view: View::new(Kind::POD, &[]),
-            own: Box::new(OwnNode { informer: own, view: View::new(Kind::NODE, &[]), directories, collector }),
+            own: Box::new(OwnNode { informer: own, view: View::new(Kind::NODE, &[]), directories, collector, evictor }),
             lease: NodeLease::new(name, Rc::clone(&user), LEASE),
             pods: Pods::new(shared, config.relist_interval),
             rng: fork(&mut rng),
@@ -423,6 +437,7 @@ impl NodeAgent {
             let (volumes_in_use, and_old_ones) = pods.volumes_in_use();
             Facts {
                 runtime_is_up: pods.runtime_is_up(),
+                pressure: pods.shared.pressure,
                 images: pods.shared.images.status(max_images),
                 volumes_in_use,
                 and_old_ones,
@@ -475,6 +490,7 @@ impl NodeAgent {
         let directories = self.own.directories.as_ref().and_then(|directories| directories.poll_timeout());
         let collector = self.own.collector.as_ref().map(ImageCollector::poll_timeout);
         let directories = Deadline::earlier(directories, collector);
+        let directories = Deadline::earlier(directories, self.own.evictor.as_ref().map(Evictor::poll_timeout));
         let pods = Deadline::earlier(pods, directories);
         let informers = Deadline::earlier(self.informer.poll_timeout(), self.own.informer.poll_timeout());
         Deadline::earlier(self.node.poll_timeout(), Deadline::earlier(informers, pods))
@@ -487,17 +503,89 @@ impl NodeAgent {
             Some(event) => collector.handle(now, event, &mut self.pods.shared.images, out),
             None => collector.handle_timeout(now, &mut self.pods.shared.images, out),
         };
+        let swept = collector.take_swept();
         if collector.take_removed() {
             self.pods.list_again(now, out);
         }
-        // Before the Node is known, nobody can be told about it.
-        let Some(node) = self.node.node().cloned().map(Object::Node).filter(|_| !said.is_empty()) else { return };
-        let mut requests = Vec::new();
         for (reason, message) in said {
-            let recorder = &mut self.pods.shared.recorder;
-            recorder.record(now, &node, EventType::Warning, reason, &message, &mut requests);
+            self.tell_of_node(now, EventType::Warning, reason, &message, out);
         }
+        let evictor = self.own.evictor.as_mut().filter(|evictor| swept && evictor.is_reclaiming());
+        if let Some(act) = evictor.map(|evictor| evictor.reclaimed(now.mono, &self.pods.candidates())) {
+            self.act(now, act, out);
+        }
+    }
+
+    /// Records an Event about the Node. Before it is known, nobody can be told about it.
+    fn tell_of_node(&mut self, now: Now, type_: EventType, reason: &str, message: &str, out: &mut Vec<Out>) {
+        let Some(node) = self.node.node().cloned().map(Object::Node) else { return };
+        let mut requests = Vec::new();
+        self.pods.shared.recorder.record(now, &node, type_, reason, message, &mut requests);
         out.extend(requests.into_iter().map(Out::Api));
+    }
+
+    /// Has the node measured, if it is time, and no pod that was evicted is still ending.
+    fn look_for_pressure(&mut self, now: Now, out: &mut Vec<Out>) {
+        let Some(evictor) = &mut self.own.evictor else { return };
+        if evictor.is_waiting_for(now.mono).is_some_and(|uids| self.pods.are_ending(uids)) {
+            return evictor.wait(now.mono);
+        }
+        if let Some(act) = evictor.handle_timeout(now.mono, &self.pods.candidates()) {
+            self.act(now, act, out);
+        }
+    }
+
+    /// Handles what the node uses.
+    fn measured(&mut self, now: Now, op: OpId, result: Result<NodeUse, RuntimeError>, out: &mut Vec<Out>) {
+        let Some(evictor) = &mut self.own.evictor else { return };
+        let node = result.as_ref().map_err(|_| ());
+        let (act, short) = evictor.measured(now.mono, op, node, &self.pods.candidates());
+        let pressure = evictor.pressure(now.mono);
+        self.set_pressure(now, pressure, out);
+        if let Some(resource) = short.map(Signal::resource) {
+            let message = format!("Attempting to reclaim {resource}");
+            self.tell_of_node(now, EventType::Warning, "EvictionThresholdMet", &message, out);
+        }
+        if let Some(act) = act {
+            self.act(now, act, out);
+        }
+    }
+
+    /// Sets what the node counts as short of. Its conditions say so with its next status.
+    fn set_pressure(&mut self, now: Now, pressure: Pressure, out: &mut Vec<Out>) {
+        let was = std::mem::replace(&mut self.pods.shared.pressure, pressure);
+        if was == pressure {
+            return;
+        }
+        self.node.changed(now);
+        for (was, is, [short, enough]) in [
+            (was.memory, pressure.memory, ["NodeHasInsufficientMemory", "NodeHasSufficientMemory"]),
+            (was.disk, pressure.disk, ["NodeHasDiskPressure", "NodeHasNoDiskPressure"]),
+            (was.pids, pressure.pids, ["NodeHasInsufficientPID", "NodeHasSufficientPID"]),
+        ] {
+            if was != is {
+                let reason = if is { short } else { enough };
+                let message = format!("Node {} status is now: {reason}", self.pods.shared.config.node_name);
+                self.tell_of_node(now, EventType::Normal, reason, &message, out);
+            }
+        }
+    }
+
+    fn act(&mut self, now: Now, act: Act, out: &mut Vec<Out>) {
+        match act {
+            Act::Measure(op, pods) => out.push(Out::Runtime(RuntimeCommand::Measure { op, pods })),
+            Act::Evict(evictions) => {
+                evictions.into_iter().for_each(|eviction: Eviction| self.pods.evict(eviction, now, out));
+            }
+            Act::Reclaim(_) => match (&mut self.own.collector, &mut self.own.evictor) {
+                (Some(collector), _) => collector.sweep(now.mono),
+                (None, Some(evictor)) => {
+                    let act = evictor.reclaimed(now.mono, &self.pods.candidates());
+                    self.act(now, act, out);
+                }
+                (None, None) => {}
+            },
+        }
     }
 
     fn handle_runtime(&mut self, now: Now, event: RuntimeEvent, out: &mut Vec<Out>) {
@@ -507,6 +595,9 @@ impl NodeAgent {
         }
         if let RuntimeEvent::ImagesListed { .. } | RuntimeEvent::ImageRemoved { .. } = event {
             return self.collect(now, Some(event), out);
+        }
+        if let RuntimeEvent::Measured { op, result } = event {
+            return self.measured(now, op, result, out);
         }
         if let RuntimeEvent::Pulled { result: Ok(image), .. } = &event {
             self.own.collector.iter_mut().for_each(|collector| collector.pulled(&image.image));
@@ -575,6 +666,9 @@ impl Machine for NodeAgent {
         }
         if self.own.collector.as_ref().is_some_and(|collector| due(Some(collector.poll_timeout()))) {
             self.collect(now, None, out);
+        }
+        if self.own.evictor.as_ref().is_some_and(|evictor| due(Some(evictor.poll_timeout()))) {
+            self.look_for_pressure(now, out);
         }
         if due(self.pods.shared.recorder.poll_timeout()) {
             let mut requests = Vec::new();

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::backoff::Retry;
+use super::pressure::Pressure;
 use super::{AgentConfig, Out};
 use crate::api::{Call, Reason, ReqId, ReqIds, Request, Response, Status, Subresource, ToServer, WriteOptions};
 use crate::limits::{NODE_STATUS_INTERVAL, NODE_STATUS_UPDATE_FREQUENCY, REQUEST_TIMEOUT};
@@ -61,7 +62,7 @@ pub(super) struct NodeKeeper {
     reported: Option<Revision>,
     /// The last reported status, kept only if another report needs to change nothing but its time; and whether it says
     /// that the container runtime is up.
-    made: Option<(ReportedNodeStatus, bool)>,
+    made: Option<(ReportedNodeStatus, bool, Pressure)>,
     /// The volumes in use that the last request reported.
     sent: Vec<String>,
     /// Those volumes that the API server has confirmed to be in the status, and that every request since has reported.
@@ -75,6 +76,8 @@ pub(super) struct NodeKeeper {
 pub(super) struct Facts {
     /// Whether the container runtime replies.
     pub(super) runtime_is_up: bool,
+    /// What the node is short of.
+    pub(super) pressure: Pressure,
     /// Images that are present.
     pub(super) images: Vec<core_v1::ContainerImage>,
     /// The attachable volumes that are in use, sorted.
@@ -360,9 +363,9 @@ impl NodeKeeper {
 
     /// The status to report. If nothing has changed since the last report, only its time is new.
     fn report(&mut self, facts: &Facts, now: Now) -> ReportedNodeStatus {
-        if let (Some((last, was_up)), Some(node)) = (&self.made, &self.node)
+        if let (Some((last, was_up, pressure)), Some(node)) = (&self.made, &self.node)
             && node.status.same_apart_from_report(last)
-            && *was_up == facts.runtime_is_up
+            && (*was_up, *pressure) == (facts.runtime_is_up, facts.pressure)
             && last.images.as_deref().unwrap_or_default() == facts.images
             && in_use(last) == self.in_use(facts)
         {
@@ -376,7 +379,7 @@ impl NodeKeeper {
     /// Keeps the status for the next report, unless the Ready condition does not have the report's time.
     fn note_made(&mut self, status: &ReportedNodeStatus, facts: &Facts) {
         let tells = node_condition(status, "Ready").is_some_and(|c| status.is_reported(c));
-        self.made = tells.then(|| (status.clone(), facts.runtime_is_up));
+        self.made = tells.then(|| (status.clone(), facts.runtime_is_up, facts.pressure));
     }
 
     /// The volumes in use to report.
@@ -398,7 +401,7 @@ impl NodeKeeper {
             capacity: Some(with_extended(config.quantities(), old.and_then(|old| old.capacity.as_ref()))),
             allocatable: Some(with_extended(config.allocatable(), old.and_then(|old| old.capacity.as_ref()))),
             addresses: Some(vec![address("InternalIP", &config.host_ip), address("Hostname", &config.node_name)]),
-            conditions: Some(conditions(old, facts.runtime_is_up, now)),
+            conditions: Some(conditions(old, facts, now)),
             node_info: Some(self.info.clone()),
             images: (!facts.images.is_empty()).then(|| facts.images.clone()),
             daemon_endpoints: Some(core_v1::NodeDaemonEndpoints { kubelet_endpoint: Some(port) }),
@@ -427,16 +430,28 @@ fn in_use(status: &core_v1::NodeStatus) -> &[String] {
 }
 
 /// The conditions with the kubelet's messages; conditions of other components are kept.
-fn conditions(old: Option<&core_v1::NodeStatus>, runtime_is_up: bool, now: Now) -> Vec<core_v1::NodeCondition> {
-    let ready = if runtime_is_up {
+fn conditions(old: Option<&core_v1::NodeStatus>, facts: &Facts, now: Now) -> Vec<core_v1::NodeCondition> {
+    let ready = if facts.runtime_is_up {
         ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
     } else {
         ("Ready", "False", "KubeletNotReady", "container runtime is down")
     };
+    let memory = match facts.pressure.memory {
+        true => ("True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        false => ("False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    };
+    let disk = match facts.pressure.disk {
+        true => ("True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
+        false => ("False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    };
+    let pids = match facts.pressure.pids {
+        true => ("True", "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        false => ("False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    };
     let own = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("MemoryPressure", memory.0, memory.1, memory.2),
+        ("DiskPressure", disk.0, disk.1, disk.2),
+        ("PIDPressure", pids.0, pids.1, pids.2),
         ready,
     ];
     let foreign = old.into_iter().flat_map(|s| s.conditions.iter().flatten());

@@ -13,6 +13,7 @@ use super::attachments::Attachments;
 use super::backoff::{Backoff, go_duration};
 use super::ephemeral::Ephemeral;
 use super::images::Images;
+use super::pressure::Pressure;
 use super::probe::{ProbeKind, Probes};
 use super::references::{References, refers};
 use super::resize::Resized;
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     pub(super) wants_list: bool,
     /// Pods that were here before are being taken in, one after the other.
     pub(super) adopting: bool,
+    /// What the node is short of.
+    pub(super) pressure: Pressure,
 }
 
 impl Shared {
@@ -76,6 +79,8 @@ pub(super) const NODE_SLOT: u32 = (1 << 24) - 1;
 pub(super) const DIRECTORIES_SLOT: u32 = NODE_SLOT - 1;
 /// The slot of commands about images that nothing uses.
 pub(super) const IMAGES_SLOT: u32 = NODE_SLOT - 2;
+/// The slot of commands that measure the node.
+pub(super) const EVICTION_SLOT: u32 = NODE_SLOT - 3;
 
 /// The context of one step.
 pub(super) struct Ctx<'a> {
@@ -323,6 +328,8 @@ pub(super) enum StopReason {
     Completed,
     /// It was rejected on admission.
     Rejected,
+    /// It was evicted.
+    Evicted,
     /// `activeDeadlineSeconds` has passed.
     DeadlineExceeded,
     /// It is being deleted.
@@ -363,6 +370,7 @@ pub(super) struct PodState {
     /// Whether it is in the agent's view.
     pub(super) in_view: bool,
     pub(super) admitted: bool,
+    /// Why it was rejected, or evicted later.
     pub(super) rejection: Option<Box<Rejection>>,
     /// The resources that it holds on the node, while it holds any.
     pub(super) asks: Option<Box<Amounts>>,

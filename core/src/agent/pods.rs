@@ -8,9 +8,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::Out;
-use super::admission::pod_requests;
+use super::admission::{Cause, Rejection, pod_requests};
 use super::adopt::{Found, by_pod};
 use super::pod::{Ctx, NODE_SLOT, OP_BITS, PodState, Shared, What};
+use super::pressure::{Candidate, EVICTED, Eviction};
 use super::runtime::{
     ContainerId, ContainerInfo, ContainerState, ImageInfo, OpId, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId,
     SandboxInfo,
@@ -214,7 +215,10 @@ impl Pods {
                 || Cow::Owned(shared.config.node_labels()),
                 |meta| meta.labels.as_ref().map_or_else(|| Cow::Owned(Labels::new()), Cow::Borrowed),
             );
-            shared.room.check(&spec, &asks, &shared.config.node_name, Some(&labels))
+            match shared.pressure.refuses(&spec) {
+                Some(rejection) => Err(rejection),
+                None => shared.room.check(&spec, &asks, &shared.config.node_name, Some(&labels)),
+            }
         };
         match fits {
             Ok(()) => {
@@ -328,6 +332,7 @@ impl Pods {
             RuntimeEvent::StatsRead { .. }
             | RuntimeEvent::DirectoryDone { .. }
             | RuntimeEvent::ImagesListed { .. }
+            | RuntimeEvent::Measured { .. }
             | RuntimeEvent::ImageRemoved { .. } => {}
             RuntimeEvent::Reachable(reachable) => self.unreachable = !reachable,
             RuntimeEvent::SandboxRunning { op, .. }
@@ -414,6 +419,30 @@ impl Pods {
         }
         self.add_orphans(found, now, out);
         self.ask_if_in_doubt(now, out);
+    }
+
+    /// The pods that are not ending.
+    pub(super) fn candidates(&self) -> Vec<Candidate<'_>> {
+        let there = self.slots.iter().flatten().filter(|pod| pod.admitted && pod.ending.stop.is_none() && pod.in_api);
+        let there =
+            there.filter(|pod| pod.unverified.is_none() && !matches!(pod_phase(&pod.pod), "Succeeded" | "Failed"));
+        there.map(|pod| Candidate { slot: pod.slot, uid: &pod.uid, pod: &pod.pod }).collect()
+    }
+
+    /// Whether any of these pods is still ending.
+    pub(super) fn are_ending(&self, uids: &[Rc<str>]) -> bool {
+        let slots = uids.iter().filter_map(|uid| self.by_uid.get(uid));
+        slots.filter_map(|slot| self.slots[*slot as usize].as_ref()).any(|pod| !pod.ending.finished)
+    }
+
+    /// Evicts a pod.
+    pub(super) fn evict(&mut self, eviction: Eviction, now: Now, out: &mut Vec<Out>) {
+        self.with(eviction.slot, now, out, |state, ctx| {
+            let Eviction { message, is_for_node, .. } = eviction;
+            state.event(ctx, EventType::Warning, EVICTED, || message.clone());
+            let cause = if is_for_node { Cause::Pressure } else { Cause::Limit };
+            state.rejection = Some(Box::new(Rejection { cause, reason: EVICTED.to_owned(), message }));
+        });
     }
 
     /// Has the runtime's list read again.

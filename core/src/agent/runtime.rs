@@ -297,6 +297,79 @@ pub struct ImageDisk {
     pub images: Vec<StoredImage>,
 }
 
+/// How much there is of something, and how much of it is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supply {
+    /// All of it.
+    pub capacity: u64,
+    /// What is left.
+    pub available: u64,
+}
+
+/// What is on a disk of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUse {
+    /// Bytes that it takes there.
+    pub bytes: u64,
+    /// Files and directories.
+    pub inodes: u64,
+}
+
+impl DiskUse {
+    /// Both together.
+    pub fn plus(self, other: DiskUse) -> DiskUse {
+        let bytes = self.bytes.saturating_add(other.bytes);
+        DiskUse { bytes, inodes: self.inodes.saturating_add(other.inodes) }
+    }
+}
+
+/// What a node uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeUse {
+    /// Memory, in bytes; what is left is all but the working set.
+    pub memory: Supply,
+    /// The disk of pods' volumes and logs, in bytes.
+    pub node_disk: Supply,
+    /// Its files.
+    pub node_inodes: Supply,
+    /// The disk of images and of what containers write, in bytes.
+    pub image_disk: Supply,
+    /// Its files.
+    pub image_inodes: Supply,
+    /// Process ids.
+    pub pids: Supply,
+    /// Whether these are two disks.
+    pub has_image_disk: bool,
+    /// The pods that were asked for.
+    pub pods: Vec<PodUse>,
+}
+
+/// What a pod uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PodUse {
+    /// UID of the pod.
+    pub pod_uid: Rc<str>,
+    /// Its containers that run.
+    pub containers: Vec<ContainerUse>,
+    /// Its volumes on the node, by name.
+    pub volumes: Vec<(Rc<str>, DiskUse)>,
+}
+
+/// What a container of a pod uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerUse {
+    /// Its name in the pod.
+    pub name: Rc<str>,
+    /// Working set in bytes.
+    pub memory: u64,
+    /// Processes and threads.
+    pub processes: u64,
+    /// What it has written beside its volumes.
+    pub root: DiskUse,
+    /// Its log.
+    pub log: DiskUse,
+}
+
 /// Resource use of a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerStats {
@@ -335,6 +408,8 @@ pub enum RuntimeCommand {
     ListImages { op: OpId },
     /// Removes an image, by its id.
     RemoveImage { op: OpId, id: Rc<str> },
+    /// Measures what the node uses, and what these pods do, by UID.
+    Measure { op: OpId, pods: Vec<Rc<str>> },
     /// Creates and starts a sandbox.
     RunSandbox { op: OpId, pod_uid: Rc<str>, pod: Rc<str>, host_network: bool, spec: SharedPodSpec },
     /// Makes a pod's volumes, or brings the files in them up to date. Sent only to runtimes of real containers.
@@ -400,6 +475,10 @@ pub enum RuntimeEvent {
     ImageRemoved {
         op: OpId,
         result: Result<(), RuntimeError>,
+    },
+    Measured {
+        op: OpId,
+        result: Result<NodeUse, RuntimeError>,
     },
     SandboxRunning {
         op: OpId,

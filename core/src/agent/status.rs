@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::admission::Cause;
 use super::pod::{Container, Exit, Life, PodState, Role, SandboxLife, Shared, StopReason, container_spec};
 use super::resize;
 use super::runtime::ContainerId;
@@ -46,7 +47,7 @@ impl PodState {
             rest: api.rest.clone(),
             ..PodStatus::default()
         };
-        if let Some(rejection) = &self.rejection {
+        if let Some(rejection) = self.rejection.as_ref().filter(|r| r.cause == Cause::Admission) {
             status.phase = Text::FAILED;
             status.reason = Text::from(&*rejection.reason);
             status.message = Text::from(&*format!("Pod was rejected: {}", rejection.message));
@@ -81,6 +82,10 @@ impl PodState {
             status.phase = Text::FAILED;
             status.reason = Text::DEADLINE_EXCEEDED;
             status.message = DEADLINE_MESSAGE.into();
+        } else if let Some(evicted) = self.rejection.as_ref().filter(|_| self.ending.finished) {
+            status.phase = Text::FAILED;
+            status.reason = Text::from(&*evicted.reason);
+            status.message = Text::from(&*evicted.message);
         } else if is_status_terminal(&self.write.base) {
             // A terminal phase is never left.
             status.phase.clone_from(&self.write.base.phase);
@@ -305,6 +310,11 @@ impl PodState {
         Err((Text::READINESS_GATES_NOT_READY, Text::from(&*messages.join(", "))))
     }
 
+    /// Why the pod ends for the node's sake.
+    fn disrupts(&self) -> Option<&str> {
+        self.rejection.as_ref().filter(|r| r.cause == Cause::Pressure).map(|r| r.message.as_str())
+    }
+
     fn conditions(&self, verdicts: [Verdict; 5], now: Now) -> Vec<PodCondition> {
         let own = OWN_CONDITIONS.into_iter().zip(verdicts).map(|(type_, verdict)| {
             let (status, reason, message) = match verdict {
@@ -323,19 +333,35 @@ impl PodState {
             }
         });
         let is_own = |c: &PodCondition| {
-            OWN_CONDITIONS.contains(&c.type_) || self.resized.is_some() && c.type_ == *resize::PENDING
+            OWN_CONDITIONS.contains(&c.type_)
+                || self.resized.is_some() && c.type_ == *resize::PENDING
+                || self.disrupts().is_some() && c.type_ == Text::DISRUPTION_TARGET
         };
         let foreign = self.pod.status.conditions.iter().filter(|c| !is_own(c));
         let pending = self.resized.as_ref().and_then(|resized| {
             let old = self.write.base.condition(&Text::from(resize::PENDING));
             resized.condition(old, self.pod.meta.generation, Stamp::of(now.wall))
         });
+        let disrupted = self.disrupts().map(|message| PodCondition {
+            type_: Text::DISRUPTION_TARGET,
+            status: Text::TRUE,
+            reason: "TerminationByKubelet".into(),
+            message: Text::from(message),
+            observed_generation: self.pod.meta.generation,
+            last_transition_time: self
+                .write
+                .base
+                .condition(&Text::DISRUPTION_TARGET)
+                .map_or(Stamp::NONE, |c| c.last_transition_time)
+                .or(Stamp::of(now.wall)),
+            last_probe_time: Stamp::NONE,
+        });
+        let more = pending.into_iter().chain(disrupted);
         // The store keeps many versions of statuses, so no spare capacity is allocated.
-        let mut all =
-            Vec::with_capacity(OWN_CONDITIONS.len() + foreign.clone().count() + usize::from(pending.is_some()));
+        let mut all = Vec::with_capacity(OWN_CONDITIONS.len() + foreign.clone().count() + more.size_hint().0);
         all.extend(own);
         all.extend(foreign.cloned());
-        all.extend(pending);
+        all.extend(more);
         all
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
+use super::admission::Cause;
 use super::attachments::Unmounted;
 use super::backoff::go_duration;
 use super::images::Pull;
@@ -30,6 +31,8 @@ enum Step {
     Start { hold: bool },
 }
 
+/// Seconds that a pod has which is evicted (`immediateEvictionGracePeriodSeconds`).
+const EVICTION_GRACE: i64 = 1;
 /// After how many failures to mount, two minutes (`podAttachAndMountTimeout`), a pod that waits for its volumes to be
 /// attached says so.
 const ATTACH_PATIENCE: u32 = 8;
@@ -108,8 +111,12 @@ impl PodState {
         if self.ending.active_until.is_none() {
             self.set_active_deadline(ctx.now);
         }
-        if self.rejection.is_some() {
-            self.begin_pod_stop(StopReason::Rejected, 0, now);
+        if let Some(rejection) = &self.rejection {
+            let (reason, grace) = match rejection.cause {
+                Cause::Admission => (StopReason::Rejected, 0),
+                Cause::Limit | Cause::Pressure => (StopReason::Evicted, EVICTION_GRACE),
+            };
+            self.begin_pod_stop(reason, grace, now);
         } else if matches!(pod_phase(&self.pod), "Succeeded" | "Failed") {
             self.begin_pod_stop(StopReason::Completed, self.grace_seconds(), now);
         } else if self.ending.active_until.is_some_and(|at| at <= now) {

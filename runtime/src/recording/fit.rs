@@ -251,6 +251,7 @@ impl Node {
             | RuntimeCommand::RemoveContainer { .. }
             | RuntimeCommand::ListImages { .. }
             | RuntimeCommand::RemoveImage { .. }
+            | RuntimeCommand::Measure { .. }
             | RuntimeCommand::Stats { .. } => return,
         };
         self.asked.insert(op, (now, asked));
@@ -327,6 +328,7 @@ impl Node {
             | RuntimeEvent::Removed { .. }
             | RuntimeEvent::ImagesListed { .. }
             | RuntimeEvent::ImageRemoved { .. }
+            | RuntimeEvent::Measured { .. }
             | RuntimeEvent::SandboxGone { .. }
             | RuntimeEvent::Reachable(_) => {}
         }

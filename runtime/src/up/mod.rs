@@ -128,6 +128,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
                 services: (api.service_cidr.0.into(), api.service_cidr.1),
                 // Images of this host may be somebody's who does not know of the cluster.
                 images: args.upkeep.images(false)?,
+                eviction: args.upkeep.eviction("")?,
             };
             let found = runtime.block_on(docker::find(options))?;
             docker::NOT_YET.iter().for_each(|what| tracing::warn!("not yet on a Docker node: {what}"));

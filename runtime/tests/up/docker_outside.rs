@@ -12,6 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 
 use crate::client::scratch;
+use crate::docker;
 use crate::docker::{IMAGE, PODS, busybox, container, create, end, engine, events, pod, start, to_use, wait, with};
 use crate::recording;
 use crate::webhooks::{Identity, identity};
@@ -155,6 +156,13 @@ fn images_are_pulled_with_the_secrets_of_pod_and_account() {
     create("several", "default", &["missing", "wrong", "right"]);
     create("refused", "default", &["wrong"]);
     create("nobody", "default", &[]);
+    let filler = with(
+        container("c", "dd if=/dev/zero of=/v/x bs=1M count=3; exec sleep 1000"),
+        "volumeMounts",
+        json!([{"name": "v", "mountPath": "/v"}]),
+    );
+    let limited = json!([{"name": "v", "emptyDir": {"sizeLimit": "2Mi"}}]);
+    docker::create(&cluster, "filler", json!({"containers": [filler], "volumes": limited}));
     for name in ["own", "account", "several"] {
         wait(&cluster, name, "/status/phase", json!("Succeeded"));
     }
@@ -166,6 +174,9 @@ fn images_are_pulled_with_the_secrets_of_pod_and_account() {
     let refused = [pod(&cluster, "refused").to_string(), events(&cluster, "refused")].concat();
     let guess = STANDARD.encode("robot:opensesame-0816");
     assert!(refused.contains("who is Authorization: Basic ***") && !refused.contains(&guess), "{refused}");
+    wait(&cluster, "filler", "/status/reason", json!("Evicted"));
+    let why = "Usage of EmptyDir volume \"v\" exceeds the limit \"2Mi\". ";
+    assert_eq!(pod(&cluster, "filler")["status"]["message"], why);
     // What no container is of any more is removed; what one is of that has ended, or what others brought, is not.
     let has = |image: &str| engine("GET", &format!("/images/{image}/json"), b"").expect("it answers").0 == 200;
     let delete = |name: &str| {
@@ -235,4 +246,52 @@ fn probes_and_hooks_by_https_trust_anybody() {
     assert!(head("get /well ").contains("\r\nuser-agent: kube-probe/"), "{}", head("get /well "));
     assert!(head("get /ill/hook ").contains("\r\nuser-agent: kube-lifecycle/"), "{}", head("get /ill/hook "));
     end(cluster);
+}
+
+#[test]
+fn a_node_that_is_short_of_memory_evicts() {
+    let Some(_engine) = to_use() else { return };
+    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("it can be read");
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).expect("it says so");
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().expect("a number");
+    // More than this host has left, whatever runs on it, and less than all: some is left for pods.
+    let threshold = format!("memory.available<{}Mi", (total >> 10) - 200);
+    let record = recording::empty("docker-pressure");
+    let cluster = start(
+        "docker-pressure",
+        &["--in-memory", "--eviction-hard", &threshold, "--record", record.to_str().expect("text")],
+    );
+    let name = || cluster.get("/api/v1/nodes").json()["items"][0]["metadata"]["name"].as_str().map(str::to_owned);
+    cluster.wait_for("the node is there", || name().is_some());
+    let node = name().expect("it is there");
+    let is_short = || {
+        let node = cluster.get(&format!("/api/v1/nodes/{node}")).json();
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let is_short = conditions.iter().any(|c| c["type"] == "MemoryPressure" && c["status"] == "True");
+        is_short && node["spec"]["taints"].to_string().contains("node.kubernetes.io/memory-pressure")
+    };
+    cluster.wait_for("the node says that it is short of memory, and is tainted", is_short);
+    // The scheduler keeps them away; the node itself looks who comes.
+    let place = |name: &str, more: serde_json::Value| {
+        let mut spec = json!({"nodeName": node, "containers": [container("c", "exec sleep 1000")]});
+        spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        create(&cluster, name, spec);
+    };
+    place("critical", json!({"priorityClassName": "system-node-critical"}));
+    place("refused", json!({}));
+    let asks = with(container("c", "exec sleep 1000"), "resources", json!({"requests": {"memory": "1"}}));
+    place("evicted", json!({"containers": [asks]}));
+    wait(&cluster, "refused", "/status/message", json!("Pod was rejected: The node had condition: [MemoryPressure]. "));
+    wait(&cluster, "evicted", "/status/reason", json!("Evicted"));
+    let status = &pod(&cluster, "evicted")["status"];
+    let message = status["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("The node was low on resource: memory. Threshold quantity: "), "{status:#}");
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    assert_eq!(status["phase"], "Failed");
+    assert!(conditions.iter().any(|c| c["reason"] == "TerminationByKubelet"), "{status:#}");
+    assert!(events(&cluster, "evicted").contains("Evicted: \"The node was low on resource: memory. "));
+    assert!(cluster.get("/api/v1/events").text().contains("Attempting to reclaim memory"));
+    wait(&cluster, "critical", "/status/phase", json!("Running"));
+    end(cluster);
+    recording::replays(&record);
 }

@@ -251,8 +251,8 @@ impl Agent {
         let node = node(host.number);
         command.args(["agent", "--docker", "--docker-host", &host.socket(), "--node-name", &node, "--kubeconfig"]);
         command.arg(kubeconfig).arg("--root-dir").arg(host.dir.join("pods"));
-        // This host's disk may be full enough for the images of the tests to be removed.
-        command.args(["--image-gc-high-threshold", "100"]);
+        // This host's disk may be full enough for the images of the tests to be removed, and their pods to be evicted.
+        command.args(["--image-gc-high-threshold", "100", "--eviction-hard", "memory.available<1Mi"]);
         command.arg("--record").arg(kubeconfig.with_file_name("recordings")).args(more);
         Agent { child: command.stderr(Stdio::inherit()).spawn().expect("the binary runs") }
     }

@@ -2,6 +2,7 @@
 //! wrote to the API.
 
 mod ephemeral;
+mod eviction;
 mod faults;
 mod references;
 mod resize;
@@ -41,13 +42,14 @@ struct FakeContainer {
     since: Mono,
 }
 
-#[derive(Default)]
 struct FakeRuntime {
     images: BTreeMap<Rc<str>, u64>,
     sandboxes: BTreeMap<SandboxId, SandboxInfo>,
     containers: BTreeMap<ContainerId, FakeContainer>,
     behaviours: BTreeMap<String, Behaviour>,
     made: u32,
+    /// What the node uses.
+    node: super::NodeUse,
     /// With what images were pulled.
     pulls: Vec<Vec<super::PullSecret>>,
     /// What was mounted and unmounted, in words.
@@ -77,6 +79,21 @@ enum Due {
     Input(In),
     Stop(ContainerId, i32),
     Exit(ContainerId, u32, i32),
+}
+
+/// A node with much of everything.
+fn plenty() -> super::NodeUse {
+    let supply = super::Supply { capacity: 1 << 40, available: 1 << 39 };
+    super::NodeUse {
+        memory: supply,
+        node_disk: supply,
+        node_inodes: supply,
+        image_disk: supply,
+        image_inodes: supply,
+        pids: supply,
+        has_image_disk: false,
+        pods: Vec::new(),
+    }
 }
 
 struct World {
@@ -123,6 +140,7 @@ fn command_name(command: &RuntimeCommand) -> &'static str {
         | RuntimeCommand::RemoveDirectory { .. }
         | RuntimeCommand::ListImages { .. }
         | RuntimeCommand::RemoveImage { .. }
+        | RuntimeCommand::Measure { .. }
         | RuntimeCommand::RemoveContainer { .. }
         | RuntimeCommand::Probe { .. }
         | RuntimeCommand::Stats { .. } => "",
@@ -146,7 +164,18 @@ impl World {
             relist_interval: Duration::ZERO,
             ..AgentConfig::default()
         };
-        let mut runtime = FakeRuntime::default();
+        let mut runtime = FakeRuntime {
+            images: BTreeMap::new(),
+            sandboxes: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            behaviours: BTreeMap::new(),
+            made: 0,
+            node: plenty(),
+            pulls: Vec::new(),
+            mounted: Vec::new(),
+            busy_directory: None,
+            lose: BTreeMap::new(),
+        };
         let quick = Behaviour { pull: Ok(seconds(1.0)), exit: None, stop: seconds(0.5) };
         let named = [
             ("app:1", quick.clone()),
@@ -242,6 +271,21 @@ impl World {
         spec.container().and_then(|c| c.image.clone()).unwrap()
     }
 
+    /// What pods use: a megabyte of memory and of disk for each character of the name of a container.
+    fn uses(&self, pods: &[Rc<str>]) -> Vec<super::PodUse> {
+        let of = |uid: &Rc<str>| {
+            let running = |c: &&FakeContainer| matches!(c.state, ContainerState::Running { .. });
+            let own = self.runtime.containers.values().filter(|c| c.spec.pod_uid == *uid).filter(running);
+            let containers = own.map(|c| {
+                let bytes = (c.spec.name.len() as u64) << 20;
+                let (root, log) = (super::DiskUse { bytes, inodes: 1 }, super::DiskUse::default());
+                super::ContainerUse { name: Rc::clone(&c.spec.name), memory: bytes, processes: 1, root, log }
+            });
+            super::PodUse { pod_uid: Rc::clone(uid), containers: containers.collect(), volumes: Vec::new() }
+        };
+        pods.iter().map(of).collect()
+    }
+
     fn loses(&mut self, name: &'static str) -> bool {
         match self.runtime.lose.get_mut(name) {
             Some(n) if *n > 0 => {
@@ -285,6 +329,10 @@ impl World {
                 let images = self.runtime.images.iter().map(image).collect();
                 let result = Ok(super::ImageDisk { capacity: 10_000, available: 0, images });
                 self.tell(Duration::ZERO, RuntimeEvent::ImagesListed { op, result });
+            }
+            RuntimeCommand::Measure { op, pods } => {
+                let result = Ok(super::NodeUse { pods: self.uses(&pods), ..self.runtime.node.clone() });
+                self.tell(Duration::ZERO, RuntimeEvent::Measured { op, result });
             }
             RuntimeCommand::RemoveImage { op, id } => {
                 let removed = self.runtime.images.remove(id.trim_start_matches("id of "));

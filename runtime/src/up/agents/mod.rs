@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use clap::Args;
-use skeg_core::agent::AgentConfig;
+use skeg_core::agent::{AgentConfig, EvictionPolicy};
 use skeg_core::{Kinds, Rng};
 use skeg_sim::runtime::NodeRuntime;
 use skeg_sim::scenario::ImageProfile;
@@ -151,6 +151,7 @@ impl DockerArgs {
             services: (services.into(), length),
             network,
             images: self.upkeep.images(true)?,
+            eviction: self.upkeep.eviction(EvictionPolicy::DEFAULT)?,
         };
         let found = docker::find(options).await?;
         docker::NOT_YET.iter().for_each(|what| tracing::warn!("not yet on a Docker node: {what}"));

@@ -14,6 +14,7 @@ mod images;
 mod keyring;
 mod listing;
 mod logs;
+mod measure;
 mod network;
 mod ooms;
 mod pause;
@@ -35,8 +36,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use skeg_core::agent::{
-    AgentConfig, ContainerId, ContainerSpec, CreatedContainer, FileContent, ImageDisk, ImageInfo, ImagePolicy, OpId,
-    PodVolumes, ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, VolumeContent,
+    AgentConfig, ContainerId, ContainerSpec, CreatedContainer, EvictionPolicy, FileContent, ImageDisk, ImageInfo,
+    ImagePolicy, OpId, PodVolumes, ProbeAction, RuntimeCommand, RuntimeError, RuntimeEvent, SandboxId, VolumeContent,
 };
 use tokio::runtime::Handle;
 use tokio::sync::RwLock;
@@ -93,6 +94,8 @@ pub struct Options {
     pub network: Option<Network>,
     /// When images are removed.
     pub images: ImagePolicy,
+    /// When pods are evicted.
+    pub eviction: EvictionPolicy,
 }
 
 /// An engine that has been found, and what it says about its host.
@@ -194,12 +197,16 @@ impl Found {
             "aarch64" => "arm64",
             other => other,
         };
+        let (memory, disk) = (self.info["MemTotal"].as_u64().unwrap_or(0), disk_of(&self.options.state));
         let capacity = [
             ("cpu", self.info["NCPU"].as_u64().unwrap_or(1).to_string()),
-            ("memory", format!("{}Ki", self.info["MemTotal"].as_u64().unwrap_or(0) >> 10)),
+            ("memory", format!("{}Ki", memory >> 10)),
             ("pods", "110".to_owned()),
-            ("ephemeral-storage", format!("{}Ki", disk_of(&self.options.state) >> 10)),
+            ("ephemeral-storage", format!("{}Ki", disk >> 10)),
         ];
+        let reserved = [("memory", memory), ("ephemeral-storage", disk)]
+            .into_iter()
+            .filter_map(|(name, capacity)| Some((name.to_owned(), self.options.eviction.reserved(name, capacity)?)));
         AgentConfig {
             node_name: Rc::from(self.name()),
             capacity: capacity.map(|(name, amount)| (name.to_owned(), amount)).into(),
@@ -211,6 +218,8 @@ impl Found {
             resolve: true,
             cluster_dns: self.services.is_some(),
             images: Some(self.options.images),
+            eviction: Some(self.options.eviction.clone()),
+            reserved: reserved.collect(),
             ..AgentConfig::default()
         }
     }
@@ -338,6 +347,19 @@ impl Docker {
                     RuntimeEvent::ImagesListed { op, result: listed.map(told).map_err(error) }
                 });
             }),
+            RuntimeCommand::Measure { op, pods } => {
+                let pods = pods.iter().map(|uid| uid.to_string()).collect();
+                self.spawn(async move {
+                    let measured = measure::measure(&driver, pods).await;
+                    if let Err(why) = &measured {
+                        tracing::warn!("what the node uses is not known: {why}");
+                    }
+                    driver.happened(move || {
+                        let result = measured.map(measure::Measured::told).map_err(|why| error(("", why)));
+                        RuntimeEvent::Measured { op, result }
+                    });
+                });
+            }
             RuntimeCommand::RemoveImage { op, id } => {
                 let id = id.to_string();
                 self.spawn(async move {
@@ -732,5 +754,5 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 pub const NOT_YET: [&str; 3] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
     "seccomp profiles of type Localhost",
-    "eviction under pressure, limits of emptyDir volumes on disk, resize in place",
+    "resize in place; eviction by soft thresholds and by the memory that all pods may have",
 ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use skeg_core::agent::ImagePolicy;
+use skeg_core::agent::{EvictionPolicy, ImagePolicy};
 
 use crate::cli::duration;
 
@@ -24,9 +24,26 @@ pub struct UpkeepArgs {
     /// How often the disk of images is looked at. (The kubelet looks every five minutes, always.)
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, requires = "docker")]
     image_gc_period: Duration,
+    /// When the node is short of something, so that pods are evicted: memory.available, nodefs.available,
+    /// nodefs.inodesFree, imagefs.available, imagefs.inodesFree or pid.available, then `<`, then an amount or a
+    /// percentage of what there is; several with commas between them. Where not given, an agent takes the kubelet's
+    /// (memory.available<100Mi, nodefs.available<10%, nodefs.inodesFree<5%, imagefs.available<15%,
+    /// imagefs.inodesFree<5%), and `skeg up` none, since a laptop's disk is often full.
+    #[arg(long, value_name = "THRESHOLDS", requires = "docker")]
+    eviction_hard: Option<String>,
+    /// How long the node says that it is short of something after that was seen last.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, requires = "docker")]
+    eviction_pressure_transition_period: Duration,
 }
 
 impl UpkeepArgs {
+    /// When pods are evicted, by these thresholds where none are given.
+    pub fn eviction(&self, default: &str) -> Result<EvictionPolicy, String> {
+        let thresholds = self.eviction_hard.as_deref().unwrap_or(default);
+        let policy = EvictionPolicy::parse(thresholds, self.eviction_pressure_transition_period);
+        policy.map_err(|why| format!("error: --eviction-hard: {why}"))
+    }
+
     /// When images are removed; those that the agent has not pulled itself only if they may be.
     pub fn images(&self, of_others: bool) -> Result<ImagePolicy, String> {
         let (high_percent, low_percent) = (self.image_gc_high_threshold, self.image_gc_low_threshold);

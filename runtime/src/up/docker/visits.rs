@@ -352,7 +352,7 @@ fn working_set_of(meminfo: &str) -> Option<u64> {
 }
 
 /// CPU in thousandths of a core, and the working set in bytes.
-fn measured(stats: &Value) -> (u64, u64) {
+pub(super) fn measured(stats: &Value) -> (u64, u64) {
     let number = |pointer: &str| stats.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let time = |name: &str| {
         let time = serde_json::from_value::<skeg_core::object::Time>(stats[name].clone());

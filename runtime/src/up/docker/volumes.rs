@@ -69,8 +69,13 @@ fn pod_dir(state: &Path, uid: &str) -> PathBuf {
     state.join("pods").join(uid)
 }
 
+/// Where a pod's volumes are.
+pub(super) fn dir_of(state: &Path, uid: &str) -> PathBuf {
+    pod_dir(state, uid).join("volumes")
+}
+
 fn volume_dir(state: &Path, uid: &str, name: &str) -> PathBuf {
-    pod_dir(state, uid).join("volumes").join(name)
+    dir_of(state, uid).join(name)
 }
 
 /// Where a run of a container says something about its end.
