@@ -327,6 +327,15 @@ fn ends_have_their_reasons() {
     let cluster = start("docker-ends", &["--in-memory"]);
     once(&cluster, "well", container("c", "echo fine > /dev/termination-log"));
     once(&cluster, "ill", container("c", "exit 3"));
+    let profiles = PathBuf::from(format!("/var/lib/skeg-{}/seccomp", cluster.address.replace(':', "_")));
+    std::fs::create_dir_all(&profiles).expect("it is the cluster's");
+    let denies = json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
+    std::fs::write(profiles.join("no-mkdir.json"), denies.to_string()).expect("it is the cluster's");
+    let profile = |name: &str| json!({"seccompProfile": {"type": "Localhost", "localhostProfile": name}});
+    let denied = container("c", "busybox mkdir /tmp/x && exit 1; exit 5");
+    once(&cluster, "denied", with(denied, "securityContext", profile("no-mkdir.json")));
+    once(&cluster, "unknown", with(container("c", "true"), "securityContext", profile("none.json")));
     let told =
         with(container("c", "echo last words; exit 4"), "terminationMessagePolicy", json!("FallbackToLogsOnError"));
     once(&cluster, "told", told);
@@ -356,6 +365,9 @@ fn ends_have_their_reasons() {
     wait(&cluster, "nothing", &at("/terminated/exitCode"), json!(128));
     wait(&cluster, "nothing", "/status/phase", json!("Failed"));
     let waiting = at("/waiting/reason");
+    wait(&cluster, "denied", &at("/terminated/exitCode"), json!(5));
+    wait(&cluster, "unknown", &waiting, json!("CreateContainerConfigError"));
+    std::fs::remove_dir_all(&profiles).expect("it is the cluster's");
     wait(&cluster, "never", &waiting, json!("ErrImageNeverPull"));
     wait(&cluster, "absent", &waiting, json!("ImagePullBackOff"));
     wait(&cluster, "root", &waiting, json!("CreateContainerConfigError"));

@@ -246,7 +246,6 @@ impl Found {
         let driver = Arc::new(Driver {
             node,
             engine,
-            state: options.state,
             images: info["DockerRootDir"].as_str().unwrap_or_default().to_owned(),
             host: spec::Host {
                 cluster: options.cluster,
@@ -254,7 +253,9 @@ impl Found {
                 least_oom_score: least_oom_score(),
                 network: options.network.map(|network| network.name),
                 dns: services.as_ref().map(|services| spec::ClusterDns::at(services.dns)),
+                seccomp: options.state.join("seccomp"),
             },
+            state: options.state,
             ooms: Ooms::new(),
             inbox,
             bridge: services.as_ref().map(|services| services.bridge.device.clone()),
@@ -751,8 +752,7 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 }
 
 /// What a Docker node does not do yet, to be said when it starts.
-pub const NOT_YET: [&str; 3] = [
+pub const NOT_YET: [&str; 2] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
-    "seccomp profiles of type Localhost",
     "resize in place; eviction by soft thresholds and by the memory that all pods may have",
 ];

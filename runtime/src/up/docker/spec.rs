@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -13,6 +14,7 @@ use skeg_core::agent::{Mount, Resolved};
 use skeg_core::object::{Milli, qos_class};
 
 use super::pause;
+use crate::disk::explain;
 use crate::up::dns::DOMAIN;
 
 /// Whose container it is: only this cluster's are touched.
@@ -55,6 +57,8 @@ pub struct Host {
     pub network: Option<String>,
     /// The cluster's DNS, if names are served.
     pub dns: Option<ClusterDns>,
+    /// Where the node's seccomp profiles are.
+    pub seccomp: PathBuf,
 }
 
 /// The cluster's DNS, as pods use it.
@@ -365,7 +369,7 @@ pub fn container(of: &Container, image: &Value, binds: &[Bind], on: &Host) -> Re
         host["PidMode"] = json!(format!("container:{target}"));
     }
     limits(spec, &mut host);
-    let user = secure(of, spec, image, &mut host)?;
+    let user = secure(of, spec, (image, &on.seccomp), &mut host)?;
     let mut config = json!({
         "Image": spec.image, "Env": of.env, "Labels": labels, "User": user,
         "OpenStdin": spec.stdin == Some(true), "StdinOnce": spec.stdin_once == Some(true),
@@ -422,7 +426,12 @@ fn oom_score(pod: &core_v1::PodSpec, spec: &core_v1::Container, memory: i64) -> 
 }
 
 /// Sets what the security contexts ask for; returns the user.
-fn secure(of: &Container, spec: &core_v1::Container, image: &Value, host: &mut Value) -> Result<String, Why> {
+fn secure(
+    of: &Container,
+    spec: &core_v1::Container,
+    (image, profiles): (&Value, &Path),
+    host: &mut Value,
+) -> Result<String, Why> {
     let own = spec.security_context.as_ref();
     let pods = of.pod.security_context.as_ref();
     let user = own.and_then(|s| s.run_as_user).or_else(|| pods.and_then(|s| s.run_as_user));
@@ -445,7 +454,7 @@ fn secure(of: &Container, spec: &core_v1::Container, image: &Value, host: &mut V
     if own.and_then(|s| s.proc_mount.as_deref()) == Some("Unmasked") {
         (host["MaskedPaths"], host["ReadonlyPaths"]) = (json!([]), json!([]));
     }
-    host["SecurityOpt"] = json!(options(own, pods)?);
+    host["SecurityOpt"] = json!(options(own, pods, profiles)?);
     Ok(match (user, group) {
         (Some(user), Some(group)) => format!("{user}:{group}"),
         (Some(user), None) => user.to_string(),
@@ -458,6 +467,7 @@ fn secure(of: &Container, spec: &core_v1::Container, image: &Value, host: &mut V
 fn options(
     own: Option<&core_v1::SecurityContext>,
     pods: Option<&core_v1::PodSecurityContext>,
+    profiles: &Path,
 ) -> Result<Vec<String>, Why> {
     let mut options = Vec::new();
     if own.and_then(|s| s.allow_privilege_escalation) == Some(false) {
@@ -465,12 +475,9 @@ fn options(
     }
     let seccomp = own.and_then(|s| s.seccomp_profile.as_ref());
     let seccomp = seccomp.or_else(|| pods.and_then(|s| s.seccomp_profile.as_ref()));
-    match seccomp.map(|profile| profile.type_.as_str()) {
-        Some("RuntimeDefault") => {}
-        Some("Localhost") => {
-            let why = "seccomp profiles of type Localhost are not there yet on a Docker node";
-            return Err(("CreateContainerConfigError", why.to_owned()));
-        }
+    match seccomp.map(|profile| (profile.type_.as_str(), profile.localhost_profile.as_deref())) {
+        Some(("RuntimeDefault", _)) => {}
+        Some(("Localhost", name)) => options.push(format!("seccomp={}", profile(profiles, name.unwrap_or_default())?)),
         // What Kubernetes does where none is named.
         _ => options.push("seccomp=unconfined".to_owned()),
     }
@@ -488,6 +495,24 @@ fn options(
         options.extend(all.into_iter().filter_map(|(name, value)| Some(format!("label={name}:{}", value.as_ref()?))));
     }
     Ok(options)
+}
+
+/// A seccomp profile of the node: the engine takes the profile itself.
+fn profile(profiles: &Path, name: &str) -> Result<String, Why> {
+    let wrong = |why: String| ("CreateContainerConfigError", why);
+    if name.is_empty() {
+        return Err(wrong("localhostProfile must be set if seccompProfile type is Localhost.".to_owned()));
+    }
+    // The API refuses such names as well.
+    let mut steps = Path::new(name).components();
+    if !steps.all(|step| matches!(step, Component::Normal(_) | Component::CurDir)) {
+        return Err(wrong(format!("seccomp localhostProfile {name:?} must be a path below the node's profiles")));
+    }
+    let path = profiles.join(name);
+    let failed = |why: String| wrong(format!("cannot load seccomp profile {:?}: {why}", path.display().to_string()));
+    let text = std::fs::read_to_string(&path).map_err(|e| failed(explain(&e)))?;
+    let read: Value = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
+    Ok(read.to_string())
 }
 
 /// The user of an image, and whether it is a number.
@@ -521,7 +546,14 @@ mod tests {
     use super::{ClusterDns, Container, Host, Ipv4Addr, Sandbox, container, sandbox};
 
     fn host() -> Host {
-        Host { cluster: "test".to_owned(), memory: 8 << 30, least_oom_score: -1000, network: None, dns: None }
+        Host {
+            cluster: "test".to_owned(),
+            memory: 8 << 30,
+            least_oom_score: -1000,
+            network: None,
+            dns: None,
+            seccomp: std::env::temp_dir(),
+        }
     }
 
     fn made(pod: Value, image: Value) -> Result<Value, super::Why> {
@@ -578,6 +610,27 @@ mod tests {
         check(tight.clone(), none(), "/HostConfig/SecurityOpt", json!(["no-new-privileges"]));
         check(tight.clone(), none(), "/HostConfig/CapDrop", json!(["ALL"]));
         check(tight, none(), "/HostConfig/ReadonlyRootfs", json!(true));
+    }
+
+    #[test]
+    fn a_seccomp_profile_is_one_of_the_nodes() {
+        let file = format!("skeg-seccomp-{}.json", std::process::id());
+        std::fs::write(std::env::temp_dir().join(&file), "{ \"defaultAction\": \"SCMP_ACT_ALLOW\" }").unwrap();
+        let check = |name: &str, want: Result<&str, &str>| {
+            let profile = json!({"type": "Localhost", "localhostProfile": name});
+            let pod = json!({"containers": [{"name": "c"}], "securityContext": {"seccompProfile": profile}});
+            let got = made(pod, json!({"Id": "sha256:1"})).map(|made| made["HostConfig"]["SecurityOpt"][0].clone());
+            match want {
+                Ok(want) => assert_eq!(got, Ok(json!(want)), "{name}"),
+                Err(why) => assert!(got.as_ref().is_err_and(|(_, got)| got.contains(why)), "{name}: {got:?}"),
+            }
+        };
+        check(&file, Ok("seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"));
+        check("none.json", Err("none.json\": there is no such file"));
+        check("", Err("localhostProfile must be set"));
+        check("a/../../etc/passwd", Err("must be a path below"));
+        check("/etc/passwd", Err("must be a path below"));
+        std::fs::remove_file(std::env::temp_dir().join(&file)).unwrap();
     }
 
     #[test]
