@@ -69,6 +69,7 @@ pub mod client;
 pub mod controllers;
 pub mod cron;
 pub mod dns;
+pub mod features;
 pub mod flow;
 pub mod limits;
 pub mod machine;

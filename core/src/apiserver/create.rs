@@ -2,6 +2,7 @@
 
 use super::admission::CREATE;
 use super::certificate;
+use super::gated;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Status, Subresource};
 use crate::limits;
@@ -76,6 +77,7 @@ impl Deciding<'_> {
         meta.deletion_grace_period_seconds = None;
         meta.self_link = None;
         object.prepare_for_create();
+        gated::drop_disabled(self.config.features, object, None);
         certificate::note_requester(object, write.request.identity.as_deref());
     }
 

@@ -23,6 +23,7 @@ mod delete;
 mod event_lease;
 mod eviction;
 mod fields;
+mod gated;
 mod housekeeping;
 mod inflight;
 mod list;
@@ -48,6 +49,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Call, FromServer, ReqId, Request, Response, Status, ToServer};
 use crate::auth::Mode;
+use crate::features::FeatureGates;
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, KindRef, Kinds, Object, ObjectKey, Revision};
@@ -130,6 +132,9 @@ pub struct Config {
     /// `--authorization-mode`: how it is decided what the identity of a request may do. Without it, every client is
     /// trusted, and the server keeps no policy.
     pub authorisation: Option<Vec<Mode>>,
+    /// `--feature-gates`. In a recording that does not say so, all are off.
+    #[serde(default)]
+    pub features: FeatureGates,
 }
 
 impl Default for Config {
@@ -144,6 +149,7 @@ impl Default for Config {
             kinds: Kinds::default(),
             track_fields: false,
             authorisation: None,
+            features: FeatureGates::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::admission;
 use super::admission::webhook::Operation;
 use super::custom::CustomResource;
+use super::gated;
 use super::write::{Commit, Deciding, Decision, Write};
 use crate::api::{Call, Patch, Precondition, Response, Status, Subresource};
 use crate::object::{Object, ObjectKey, ObjectMeta, take_ephemeral_containers, take_resources, validation};
@@ -197,7 +198,11 @@ impl Deciding<'_> {
     #[inline]
     fn merge(&self, current: &Object, sent: Object, subresource: Subresource) -> Option<Object> {
         Some(match subresource {
-            Subresource::None => merge_main(current, sent),
+            Subresource::None => {
+                let mut new = merge_main(current, sent);
+                gated::drop_disabled(self.config.features, &mut new, Some(current));
+                new
+            }
             Subresource::Status if current.info().has_status => {
                 let mut new = merge_status(current, &sent);
                 new.prepare_for_status_update(current, self.now.wall);

@@ -4,9 +4,12 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::{Cluster, cluster, key, pod, refusal};
-use crate::api::{Call, DeleteOptions, Reason, Response, Status, Subresource, WriteOptions};
+use super::{Cluster, cluster, cluster_of, key, pod, refusal};
+use crate::api::{Call, DeleteOptions, Patch, Precondition, Reason, Response, Status, Subresource, WriteOptions};
+use crate::apiserver::{ApiServer, Config};
+use crate::features::FeatureGates;
 use crate::object::{Kind, Object, Pod, PodCondition, Text};
+use crate::random::Rng;
 
 fn as_pod(object: &Object) -> &Pod {
     object.get().unwrap()
@@ -293,4 +296,69 @@ fn a_resize_changes_resources_and_nothing_else() {
     }
     let deployment = c.create(super::deployment("d", 1)).unwrap();
     assert!(c.update_at(0, deployment, Subresource::Resize).is_err(), "only pods are resized");
+}
+
+/// A pod, and each kind of template, that names a group, with the path of that.
+fn grouped() -> Vec<(Value, &'static str)> {
+    let spec = json!({"containers": [{"name": "c", "image": "i"}], "schedulingGroup": {"podGroupName": "g"}});
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": spec});
+    let mut once = template.clone();
+    once["spec"]["restartPolicy"] = json!("Never");
+    let of = |api_version: &str, kind: &str, body: Value| {
+        let mut object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x", "namespace": "default"}});
+        json_patch::merge(&mut object, &body);
+        object
+    };
+    let selected = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    vec![
+        (of("v1", "Pod", json!({"spec": spec})), "/spec/schedulingGroup"),
+        (of("apps/v1", "Deployment", selected), "/spec/template/spec/schedulingGroup"),
+        (of("batch/v1", "Job", json!({"spec": {"template": once}})), "/spec/template/spec/schedulingGroup"),
+        (
+            of(
+                "batch/v1",
+                "CronJob",
+                json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}}),
+            ),
+            "/spec/jobTemplate/spec/template/spec/schedulingGroup",
+        ),
+        (of("v1", "PodTemplate", json!({"template": template})), "/template/spec/schedulingGroup"),
+    ]
+}
+
+#[test]
+fn the_group_of_pods_is_dropped_unless_its_gate_is_on() {
+    let on = FeatureGates { generic_workload: true, ..FeatureGates::default() };
+    for (manifest, path) in grouped() {
+        let kind = manifest["kind"].clone();
+        let shown = |object: &Object| object.to_json().pointer(path).cloned();
+        let mut off = cluster(1);
+        let made = off.create(manifest.clone()).unwrap();
+        assert_eq!(shown(&made), None, "{kind}");
+        if kind != "Pod" && kind != "Job" {
+            let mut again = made.to_json();
+            again["metadata"]["labels"] = json!({"new": "label"});
+            let (parent, field) = path.rsplit_once('/').unwrap();
+            again.pointer_mut(parent).unwrap()[field] = json!({"podGroupName": "g"});
+            let updated = off.update(Object::from_json(again).unwrap()).unwrap();
+            assert_eq!((shown(&updated), updated.meta().labels.is_some()), (None, true), "{kind}");
+        }
+
+        // The first server has the gate on, the second has not.
+        let mut c = cluster_of(2, &Config { features: on, ..Config::default() });
+        c.servers[1] = ApiServer::new(Config::default(), Rng::stream(8, "apiserver", 1));
+        c.tick(30);
+        let made = c.create(manifest).unwrap();
+        assert_eq!(shown(&made), Some(json!({"podGroupName": "g"})), "{kind}");
+        let patch = Call::Patch {
+            key: made.key(),
+            patch: Patch::Merge(json!({"metadata": {"labels": {"new": "label"}}})),
+            subresource: Subresource::None,
+            precondition: Precondition::default(),
+            options: WriteOptions::default(),
+        };
+        let Response::Object(patched) = c.call_at(1, patch).unwrap() else { panic!("{kind}") };
+        assert_eq!((shown(&patched), patched.meta().labels.is_some()), (shown(&made), true), "{kind}: it is used");
+    }
 }
