@@ -75,8 +75,11 @@ impl Bench {
                     self.victims.extend(p.victims.into_iter().map(|(key, _)| key));
                 }
                 Decision::Unschedulable { .. } => {}
-                Decision::AskNodes { .. } | Decision::AskVictims { .. } | Decision::Failed { .. } => {
-                    unreachable!("it has no extenders")
+                Decision::Gang(_)
+                | Decision::AskNodes { .. }
+                | Decision::AskVictims { .. }
+                | Decision::Failed { .. } => {
+                    unreachable!("it has no extenders, and knows of no gangs")
                 }
             }
         }

@@ -44,6 +44,7 @@ fn scenario(name: &str, nodes: usize) -> Scenario {
             service_cidr: skeg_core::apiserver::DEFAULT_SERVICE_CIDR,
             max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
             users: 1,
+            features: skeg_core::features::FeatureGates::default(),
         },
         images: BTreeMap::new(),
         timeline: Vec::new(),

@@ -5,11 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::object::Kind;
+
 /// Which gates are on. All are off by default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct FeatureGates {
-    /// `GenericWorkload`: Workloads and PodGroups are served, and pods may name the group that they belong to (KEP-4671,
-    /// KEP-5832).
+    /// `GenericWorkload`: Workloads and PodGroups are served, and pods may name the group that they belong to
+    /// (KEP-4671, KEP-5832).
     #[serde(default)]
     pub generic_workload: bool,
     /// `GangScheduling`: groups with the policy `gang` are placed as a whole or not at all. Needs `GenericWorkload`.
@@ -21,6 +23,11 @@ pub struct FeatureGates {
 const KNOWN: [&str; 2] = ["GangScheduling", "GenericWorkload"];
 
 impl FeatureGates {
+    /// Whether a built-in kind is served. Most are, whatever gates are on.
+    pub fn serves(self, kind: Kind) -> bool {
+        self.generic_workload || !matches!(kind, Kind::WORKLOAD | Kind::POD_GROUP)
+    }
+
     /// Sets a gate. The error says that there is none of this name.
     pub fn set(&mut self, name: &str, on: bool) -> Result<(), String> {
         match name {

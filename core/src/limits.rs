@@ -4,6 +4,10 @@
 
 use std::time::Duration;
 
+/// How long pods of a gang wait until all of them are ready to be bound (`DefaultSchedulingTimeoutDuration` of
+/// `workloadmanager`).
+pub const GANG_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
 /// How long a client waits for a reply before it treats the outcome as unknown.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between the bookmarks of a watch that asked for them (apiserver `bookmarkFrequency`).

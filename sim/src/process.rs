@@ -8,6 +8,7 @@ use skeg_core::apiserver::{self, ApiServer};
 use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{ControllerManager, LoadBalancerRange, ManagerConfig, Metrics, PodRanges, TokenSigner};
 use skeg_core::dns::{ClusterDns, DnsConfig};
+use skeg_core::features::FeatureGates;
 use skeg_core::object::Kinds;
 use skeg_core::proxy::{ProxyConfig, ServiceProxy};
 use skeg_core::scheduler::extenders::Extender;
@@ -98,6 +99,8 @@ pub struct Setup {
     pub tokens: Option<Rc<dyn TokenSigner>>,
     /// The kinds of the world; all processes that store or collect objects must share this registry.
     pub kinds: Kinds,
+    /// Which feature gates are on.
+    pub features: FeatureGates,
 }
 
 /// A process and its place in the world. Fields that every event reads come first, in one cache line.
@@ -132,7 +135,7 @@ impl Setup {
         let Setup { leader_elect, election, record_events, share_informers, max_endpoints_per_slice, .. } = setup;
         let Setup { load_balancers, pod_ranges, volumes, real_nodes, devices, autoscaling, access_control, .. } =
             setup.clone();
-        let Setup { root_ca, tokens, kinds, .. } = setup;
+        let Setup { root_ca, tokens, kinds, features, .. } = setup;
         ManagerConfig {
             identity,
             leader_elect,
@@ -150,15 +153,26 @@ impl Setup {
             root_ca,
             tokens,
             kinds,
+            features,
         }
     }
 
     /// The configuration of a scheduler of this name, in this life.
     pub fn scheduler(&self, name: &str, life: u32) -> SchedulerConfig {
-        let &Setup { leader_elect, election, record_events, volumes, devices, .. } = self;
+        let &Setup { leader_elect, election, record_events, volumes, devices, features, .. } = self;
         let (identity, profiles) = (self.identity(name, life), Rc::clone(&self.profiles));
         let extenders = Rc::clone(&self.extenders);
-        SchedulerConfig { identity, leader_elect, election, record_events, profiles, volumes, devices, extenders }
+        SchedulerConfig {
+            identity,
+            leader_elect,
+            election,
+            record_events,
+            profiles,
+            volumes,
+            devices,
+            extenders,
+            features,
+        }
     }
 }
 
@@ -182,8 +196,8 @@ impl Role {
         match self {
             Role::Api(_) => {
                 let (kinds, service_cidr) = (setup.kinds.clone(), setup.service_cidr);
-                let config =
-                    apiserver::Config { name: Rc::from(name), kinds, service_cidr, ..apiserver::Config::default() };
+                let (name, features) = (Rc::from(name), setup.features);
+                let config = apiserver::Config { name, kinds, service_cidr, features, ..apiserver::Config::default() };
                 Running::Api(Box::new(ApiServer::new(config, rng)))
             }
             Role::Manager(_) => Running::Manager(Box::new(ControllerManager::new(setup.manager(name, life), rng))),

@@ -122,6 +122,7 @@ pub fn plain(nodes: usize, zones: usize) -> Scenario {
             users: 1,
             max_endpoints_per_slice: skeg_core::limits::MAX_ENDPOINTS_PER_SLICE,
             service_cidr: skeg_core::apiserver::DEFAULT_SERVICE_CIDR,
+            features: skeg_core::features::FeatureGates::default(),
         },
         images: BTreeMap::new(),
         timeline: Vec::new(),

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{PodSpec, Taint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use skeg_core::api::{Patch, Propagation};
+use skeg_core::features::FeatureGates;
 use skeg_core::object::{ObjectKey, Selector};
 use skeg_core::scheduler::extenders::Extender;
 use skeg_core::scheduler::profile::{Plugin, Profile};
@@ -208,6 +209,8 @@ pub struct Cluster {
     pub store_latency: (Duration, Duration),
     /// Whether Event objects are recorded.
     pub record_events: bool,
+    /// Which feature gates are on.
+    pub features: FeatureGates,
 }
 
 /// A group of equal nodes.

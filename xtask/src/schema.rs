@@ -1,7 +1,8 @@
 //! Generates the core's schema table from Kubernetes' data: `cargo xtask schema`.
 //!
 //! Input: the fields of every protobuf message and the OpenAPI definitions (of Kubernetes 1.37, under `$SKEG_SHARED`),
-//! facts that are only in Go's types (`xtask/schema/go-types.txt`), and k8s-openapi's types of 1.36, which determine
+//! the same of types that 1.37 does not have any more (`xtask/schema/only-in-1.36.json`), facts that are only in Go's
+//! types (`xtask/schema/go-types.txt`), and k8s-openapi's types of 1.36, which determine
 //! what 1.36 has. Output: `core/src/schema/kubernetes.txt`, whose first lines describe its format, and what k8s-openapi
 //! says of types and fields, compressed. The same input gives the same text.
 
@@ -69,8 +70,16 @@ const HEADER: &str = "\
 /// Generates the table from the data in `shared` (the path in `$SKEG_SHARED`); `root` is the repository's root.
 pub fn table(root: &Path, shared: &Path, keep: Keep) -> Result<String, String> {
     let data = shared.join("data/schema");
-    let wire = read_gz(&data.join("protobuf-fields.json.gz"))?;
-    let open = read_gz(&data.join("openapi-definitions-v1.37.json.gz"))?;
+    let mut wire = read_gz(&data.join("protobuf-fields.json.gz"))?;
+    let mut open = read_gz(&data.join("openapi-definitions-v1.37.json.gz"))?;
+    let older = root.join("xtask/schema/only-in-1.36.json");
+    let failed = |e: &dyn std::fmt::Display| format!("error: {}: {e}", older.display());
+    let text = fs::read_to_string(&older).map_err(|e| failed(&e))?;
+    let mut only: Value = serde_json::from_str(&text).map_err(|e| failed(&e))?;
+    for (all, more) in [(&mut wire, only["wire"].take()), (&mut open, only["open"].take())] {
+        let (Value::Object(all), Value::Object(more)) = (all, more) else { return Err(failed(&"not an object")) };
+        all.extend(more);
+    }
     let known = k8s_openapi(root)?;
     let go = go_types(&root.join("xtask/schema/go-types.txt"))?;
     Maker { wire: &wire, open: &open, known: &known, go: &go, keep }.make()

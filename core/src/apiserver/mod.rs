@@ -276,6 +276,11 @@ impl ApiServer {
         keys.iter().for_each(|key| self.cache.read_ahead(key, step));
     }
 
+    /// Which feature gates are on.
+    pub fn features(&self) -> FeatureGates {
+        self.config.features
+    }
+
     /// The kinds that its world knows, whether or not this server serves them.
     pub fn kinds(&self) -> &Kinds {
         &self.config.kinds
@@ -284,7 +289,10 @@ impl ApiServer {
     /// Whether it serves a kind at present.
     #[inline]
     pub fn serves(&self, kind: Kind) -> bool {
-        kind.built_in().map_or_else(|| self.customs.of(kind).is_some(), |row| row.verbs.stored())
+        match kind.built_in() {
+            None => self.customs.of(kind).is_some(),
+            Some(row) => row.verbs.stored() && self.config.features.serves(kind),
+        }
     }
 
     /// Every resource that it serves at present, built-in ones first; for discovery.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use super::{Controller, Plan, Write};
 use crate::api::{Propagation, Subresource};
 use crate::client::{Change, Index, View, Views, Watched};
+use crate::features::FeatureGates;
 use crate::limits;
 use crate::machine::Now;
 use crate::object::{Dynamic, Kind, Kinds, Object, ObjectKey, ObjectMeta, OwnerReference, Revision};
@@ -53,6 +54,7 @@ struct Bound {
 #[derive(Debug, Default)]
 pub struct GarbageCollector {
     kinds: Kinds,
+    features: FeatureGates,
     /// Objects whose owner may be gone.
     bounds: BTreeMap<ObjectKey, Bound>,
     /// Owners that were released from their dependents, by UID, with their revision then. A view may have lagged, so
@@ -65,8 +67,8 @@ impl GarbageCollector {
     pub const NAME: &str = "generic-garbage-collector";
 
     /// Creates a garbage collector for a world with these kinds.
-    pub fn new(kinds: Kinds) -> GarbageCollector {
-        GarbageCollector { kinds, ..GarbageCollector::default() }
+    pub fn new(kinds: Kinds, features: FeatureGates) -> GarbageCollector {
+        GarbageCollector { kinds, features, ..GarbageCollector::default() }
     }
 }
 
@@ -75,14 +77,15 @@ impl Controller for GarbageCollector {
         Self::NAME
     }
 
-    /// The kinds of the established CustomResourceDefinitions.
+    /// The kinds of the established CustomResourceDefinitions, and those of feature gates.
     fn watches_also(&self, views: &Views) -> Vec<Watched> {
         let definitions = views.view(Kind::CUSTOM_RESOURCE_DEFINITION).iter();
         let kinds = definitions.filter_map(|(_, definition)| match definition {
             Object::Dynamic(d) => served_kind(d, &self.kinds),
             _ => None,
         });
-        kinds.map(|kind| Watched { kind, indexes: &[Index::Owner] }).collect()
+        let gated = [Kind::WORKLOAD, Kind::POD_GROUP].into_iter().filter(|_| self.features.generic_workload);
+        gated.chain(kinds).map(|kind| Watched { kind, indexes: &[Index::Owner] }).collect()
     }
 
     fn watches(&self) -> &'static [Watched] {

@@ -13,6 +13,7 @@ use super::node_lifecycle::NodeLifecycleController;
 use super::{Controller, Mandate, Runner, Turn};
 use crate::api::{FromServer, ToServer};
 use crate::client::{Change, ElectionTimes, Elector, Informers, View};
+use crate::features::FeatureGates;
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{Kind, Kinds, ObjectKey, Revision};
@@ -70,6 +71,9 @@ pub struct ManagerConfig {
     /// The kinds of its world.
     #[serde(skip)]
     pub kinds: Kinds,
+    /// `--feature-gates`. In a recording that does not say so, all are off.
+    #[serde(default)]
+    pub features: FeatureGates,
 }
 
 impl Default for ManagerConfig {
@@ -91,6 +95,7 @@ impl Default for ManagerConfig {
             root_ca: None,
             tokens: None,
             kinds: Kinds::default(),
+            features: FeatureGates::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{self as core_v1, NamespaceCondition};
 use super::{Controller, EventNote, Plan, Write};
 use crate::api::{Status, Subresource};
 use crate::client::{Change, Views, Watched};
+use crate::features::FeatureGates;
 use crate::machine::{Now, Wall};
 use crate::object::{Kind, Kinds, Namespace, ObjectKey};
 
@@ -43,14 +44,15 @@ enum Obstacle {
 #[derive(Debug, Default)]
 pub struct NamespaceController {
     kinds: Kinds,
+    features: FeatureGates,
     obstacles: BTreeMap<ObjectKey, Obstacle>,
 }
 
 impl NamespaceController {
     /// Creates it for a world with these kinds. If a custom kind is no longer served, the API server reports that, and
     /// the kind has no objects.
-    pub fn new(kinds: Kinds) -> NamespaceController {
-        NamespaceController { kinds, ..NamespaceController::default() }
+    pub fn new(kinds: Kinds, features: FeatureGates) -> NamespaceController {
+        NamespaceController { kinds, features, ..NamespaceController::default() }
     }
 }
 
@@ -88,8 +90,8 @@ impl Controller for NamespaceController {
         // must not affect another namespace with the same name.
         plan.writes.push(Write::Update(namespace.clone().into(), Subresource::Status));
         let name: Rc<str> = Rc::from(key.name());
-        let kinds: Vec<Kind> =
-            self.kinds.all_stored().filter(|k| self.kinds.info(*k).namespaced && *k != Kind::POD).collect();
+        let emptied = |k: &Kind| self.kinds.info(*k).namespaced && *k != Kind::POD && self.features.serves(*k);
+        let kinds: Vec<Kind> = self.kinds.all_stored().filter(emptied).collect();
         for group in [&[Kind::POD][..], &kinds] {
             let each = |kind: &Kind| (*kind, Rc::clone(&name));
             plan.writes
@@ -188,7 +190,7 @@ fn conditions(obstacle: &Obstacle) -> Vec<(&'static str, &'static str, &'static 
 
 #[cfg(test)]
 mod tests {
-    use super::{NamespaceController, Write};
+    use super::{FeatureGates, Kinds, NamespaceController, Write};
     use crate::api::{Status, Subresource};
     use crate::controllers::Controller;
     use crate::controllers::fake_cluster::{Fake, at, object, with};
@@ -207,7 +209,8 @@ mod tests {
     #[test]
     fn it_is_emptied_pods_first_before_it_goes() {
         let fake = Fake::new(&[Kind::NAMESPACE], [going()]);
-        let plan = NamespaceController::default().reconcile(&fake.views, &key(), at(0));
+        let on = FeatureGates { generic_workload: true, gang_scheduling: true };
+        let plan = NamespaceController::new(Kinds::default(), on).reconcile(&fake.views, &key(), at(0));
         let told =
             |k: Kind| plan.writes.iter().position(|w| matches!(w, Write::DeleteCollection { kind, .. } if *kind == k));
         let asked =

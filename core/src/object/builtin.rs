@@ -1,4 +1,5 @@
-//! The built-in kinds: every resource that Kubernetes 1.36 serves by default, in the version in which Skeg holds it.
+//! The built-in kinds: every resource that Kubernetes 1.36 serves by default, in the version in which Skeg holds it,
+//! and those of feature gates ([`FeatureGates::serves`](crate::features::FeatureGates::serves)).
 //!
 //! A new row must go to the end: a kind's number is its row, and determines the order of its objects' keys.
 
@@ -174,4 +175,7 @@ kinds! {
         "admissionregistration.k8s.io" "v1" cluster All [] ["api-extensions"] [] counted based;
     API_SERVICE "APIService" "apiservices" "apiregistration.k8s.io" "v1" cluster All [] ["api-extensions"] ["status"]
         plain based;
+    // Served only where the gate GenericWorkload is on.
+    WORKLOAD "Workload" "workloads" "scheduling.k8s.io" "v1alpha2" ns All [] [] [] plain any;
+    POD_GROUP "PodGroup" "podgroups" "scheduling.k8s.io" "v1alpha2" ns All [] [] ["status"] plain any;
 }

@@ -40,7 +40,7 @@ impl Scheduler {
     pub fn advise(&mut self, key: &ObjectKey) -> Option<Advice> {
         let id = self.index.get(key).copied()?;
         let (state, on) = match self.tracked(id).state {
-            State::Gated => (self.gate(id), None),
+            State::Gated => (self.why_gated(id), None),
             State::Queued => (self.waits(id), None),
             State::Asked => ("waits for what extenders say".to_owned(), None),
             State::Assumed(slot) | State::Bound(slot) => (format!("is on {}", self.nodes.name(slot)), Some(slot)),
@@ -76,7 +76,10 @@ impl Scheduler {
     }
 
     /// Why nothing is tried.
-    fn gate(&self, id: PodId) -> String {
+    fn why_gated(&self, id: PodId) -> String {
+        if let Some(why) = self.waits_for_group(id).filter(|_| !self.tracked(id).gates) {
+            return why;
+        }
         let claims = self.peers.class(self.tracked(id).class).devices.as_ref();
         match claims.and_then(|claims| self.dynamic_resources.lacks(claims)).filter(|_| !self.tracked(id).gates) {
             Some(why) => format!("waits for its claims: {why}"),

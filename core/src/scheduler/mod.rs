@@ -30,6 +30,7 @@ pub mod gpu;
 pub mod images;
 mod once;
 pub mod peers;
+pub mod pod_groups;
 pub mod preemption;
 mod process;
 pub mod profile;
@@ -53,6 +54,7 @@ use extenders::{Candidate, Extender, Opinion, Verb};
 use find::placed;
 use gpu::Devices;
 use peers::{ClassId, KinId, Peers};
+use pod_groups::{GangDecision, Place, PodGroups, group_of};
 use preemption::{Evicted, Evictions, Nomination};
 pub use process::{In, Out, SchedulerConfig, SchedulerProcess};
 use profile::{Plugin, Profile, Rules};
@@ -102,6 +104,8 @@ pub enum Decision {
         /// A claim for devices that is to be allocated anew, since it keeps the pod from nodes and nobody uses it.
         idle: Option<ObjectKey>,
     },
+    /// A gang was tried as a whole.
+    Gang(GangDecision),
     /// Extenders are to be asked about nodes; call `nodes_answered` or `not_answered` then.
     AskNodes {
         /// The pod.
@@ -164,6 +168,10 @@ struct Tracked {
     state: State,
     /// Whether it has scheduling gates.
     gates: bool,
+    /// The group that it names, where that matters.
+    group: Option<ObjectKey>,
+    /// The order in which pods were first heard of.
+    heard: u64,
     /// Whether it is not being deleted.
     alive: bool,
     /// Whether it is evicted, or about to be, to make room for another pod.
@@ -200,6 +208,10 @@ pub struct Scheduler {
     evictions: Evictions,
     volumes: Volumes,
     dynamic_resources: DynamicResources,
+    /// `None` where pods' groups do not matter.
+    groups: Option<PodGroups>,
+    /// How many pods were ever heard of.
+    heard: u64,
     extenders: Rc<[Extender]>,
     /// A column of scores, kept so that each decision can reuse its memory.
     scores: Vec<i32>,
@@ -230,6 +242,8 @@ impl Scheduler {
             evictions: Evictions::default(),
             volumes: Volumes::default(),
             dynamic_resources: DynamicResources::default(),
+            groups: None,
+            heard: 0,
             extenders: Rc::from([]),
             scores: Vec::new(),
         }
@@ -364,6 +378,7 @@ impl Scheduler {
                 let id = self.track(key, pod, State::Gated);
                 self.count(id, node);
                 self.arrived(now, id);
+                self.join_group(now, id);
             }
             (Some(id), None) => self.update_unbound(now, id, pod),
             (Some(id), Some(node)) => self.update_bound(now, id, pod, node),
@@ -415,7 +430,17 @@ impl Scheduler {
     pub fn next(&mut self, now: Now) -> Option<Decision> {
         let pods = &self.pods;
         self.peers.sweep(|| placed(pods));
-        let id = self.queue.pop()?;
+        let id = loop {
+            let id = self.queue.pop()?;
+            if self.waits_for_group(id).is_some() {
+                self.gate(id);
+                continue;
+            }
+            match self.gang_of(id) {
+                Some(gang) => return Some(Decision::Gang(self.try_gang(now, id, gang))),
+                None => break id,
+            }
+        };
         let class = self.tracked(id).class;
         // Its own nomination takes no room from it.
         let before = self.withdraw(id);
@@ -436,6 +461,20 @@ impl Scheduler {
     fn assume(&mut self, now: Now, id: PodId, slot: Slot, before: Option<Slot>) -> Decision {
         let (pod, uid) = (self.tracked(id).key.clone(), Rc::clone(&self.tracked(id).uid));
         let class = self.tracked(id).class;
+        let Place { node, volumes, claims, devices } = self.reserve(id, slot);
+        if self.queue.found(id) {
+            self.wake_if_feasible(now, class);
+        }
+        self.arrived(now, id);
+        if let Some(slot) = before {
+            self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
+        }
+        Decision::Bind { pod, uid, node, volumes, claims, devices }
+    }
+
+    /// Counts a popped pod on a node, and says what its bind takes.
+    fn reserve(&mut self, id: PodId, slot: Slot) -> Place {
+        let (class, uid) = (self.tracked(id).class, Rc::clone(&self.tracked(id).uid));
         let node = Rc::clone(self.nodes.name(slot));
         let volumes = self.volume_steps(class, slot);
         let claims = self.claim_steps(class, slot, &uid);
@@ -448,14 +487,7 @@ impl Scheduler {
         self.count(id, &node);
         self.tracked_mut(id).state = State::Assumed(slot);
         self.assumed += 1;
-        if self.queue.found(id) {
-            self.wake_if_feasible(now, class);
-        }
-        self.arrived(now, id);
-        if let Some(slot) = before {
-            self.happened(now, Events::ASSIGNED_POD_DELETE, slot);
-        }
-        Decision::Bind { pod, uid, node, volumes, claims, devices }
+        Place { node, volumes, claims, devices }
     }
 
     /// Says why a popped pod fits no node, and what may be evicted for it. `opinion` is what extenders have said about
@@ -562,11 +594,13 @@ impl Scheduler {
         // The default constraints do not apply to a pod that has constraints of its own.
         let owner = if shape.peers.spread.is_empty() { self.peers.owners.of(&pod.meta) } else { None };
         let claims = (volumes::claims_of(pod), dynamic_resources::claims_of(pod));
-        (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner, claims))
+        let group = self.groups.as_ref().and_then(|_| group_of(pod));
+        (id, self.peers.take((id, shape), pod.namespace(), pod.meta.labels.as_ref(), owner, (claims, group)))
     }
 
     fn track(&mut self, key: ObjectKey, pod: &Pod, state: State) -> PodId {
         let (shape, class) = self.classify(pod);
+        self.heard += 1;
         let tracked = Tracked {
             key: key.clone(),
             uid: Rc::from(pod.uid()),
@@ -579,6 +613,8 @@ impl Scheduler {
             may_preempt: pod.spec.preemption_policy.as_deref() != Some("Never"),
             state,
             gates: is_gated(pod),
+            group: self.groups.as_ref().and_then(|_| group_of(pod)),
+            heard: self.heard,
             alive: pod.meta.deletion_timestamp.is_none(),
             is_victim: is_victim(pod),
             nominated: None,
@@ -601,13 +637,12 @@ impl Scheduler {
             return;
         }
         let id = self.track(key, pod, State::Gated);
-        if self.must_wait(id) {
+        // This may put it into the queue, with others that it has waited for.
+        self.join_group(now, id);
+        self.enqueue(now, id);
+        if self.tracked(id).state == State::Gated {
             return;
         }
-        self.tracked_mut(id).state = State::Queued;
-        let tracked = self.tracked(id);
-        let (class, priority) = (tracked.class, tracked.priority);
-        self.queue.add(now.mono, id, class, priority);
         // An earlier scheduler may have evicted pods for it.
         let nominated = pod.status.nominated_node_name.get().and_then(|name| self.nodes.slot(name));
         if let Some(slot) = nominated {
@@ -622,12 +657,15 @@ impl Scheduler {
         self.dynamic_resources.know(&class.devices, id);
     }
 
-    /// Whether a pod is not tried: it has scheduling gates, or a claim for devices that is not there (`PreEnqueue`).
+    /// Whether a pod is not tried: it has scheduling gates, a claim for devices that is not there, or a group that is
+    /// not, or lacks pods (`PreEnqueue`).
     fn must_wait(&self, id: PodId) -> bool {
         let class = self.peers.class(self.tracked(id).class);
         let counts = class.shape.rules.filters.has(Plugin::DynamicResources);
         let lacks = |claims: &Rc<[DeviceClaim]>| counts && self.dynamic_resources.lacks(claims).is_some();
-        self.tracked(id).gates || class.devices.as_ref().is_some_and(lacks)
+        self.tracked(id).gates
+            || class.devices.as_ref().is_some_and(lacks)
+            || self.tracked(id).group.is_some() && self.waits_for_group(id).is_some()
     }
 
     /// Adds a pod that is on no node to the queue, if it need not wait any longer.
@@ -790,6 +828,7 @@ impl Scheduler {
         let gone = self.pods[id as usize].take().expect("it was there above");
         self.index.remove(&gone.key);
         self.vacant.push(id);
+        self.leave_group(gone.group.as_ref(), id);
         if let Some(slot) = freed {
             self.left(now, Events::ASSIGNED_POD_DELETE, slot, kin);
             self.free_volumes(now, id, class);

@@ -12,6 +12,7 @@ mod claims;
 mod evictions;
 mod extenders;
 mod freshness;
+mod gangs;
 mod recorders;
 mod reports;
 mod requests;
@@ -28,16 +29,19 @@ use binds::{Bind, Binds};
 use claims::Claims;
 use extenders::Asks;
 use freshness::Freshness;
+use gangs::{Gangs, group_patch};
 use recorders::Recorders;
 use reports::{Reports, condition_patch};
 use requests::{Requests, Sent};
-use surroundings::Surroundings;
+use surroundings::{Also, Surroundings};
 
 use super::advice::Advice;
+use super::dynamic_resources::ClaimStep;
 use super::extenders::{Extender, Question};
 use super::gpu::GPU_INDEX;
 use super::preemption::Nomination;
 use super::profile::Profile;
+use super::volumes::VolumeStep;
 use super::{Decision, Scheduler};
 use crate::api::{
     Call, Fence, FromServer, Patch, Precondition, Reason, ReqId, Request, Response, Status, Subresource, ToServer,
@@ -45,6 +49,7 @@ use crate::api::{
 };
 use crate::apiserver::Answered;
 use crate::client::{Change, ElectionTimes, Elector, EventType, Informer, InformerConfig, View};
+use crate::features::FeatureGates;
 use crate::limits;
 use crate::machine::{Deadline, Machine, Mono, Now};
 use crate::object::{FieldSelector, Kind, Object, ObjectKey, Pod, Revision, Selector, is_mere_report};
@@ -82,6 +87,9 @@ pub struct SchedulerConfig {
     /// The extenders that have a say in its decisions.
     #[serde(default = "no_extenders")]
     pub extenders: Rc<[Extender]>,
+    /// `--feature-gates`. In a recording that does not say so, all are off.
+    #[serde(default)]
+    pub features: FeatureGates,
 }
 
 fn no_extenders() -> Rc<[Extender]> {
@@ -129,6 +137,7 @@ impl Default for SchedulerConfig {
             volumes: true,
             devices: true,
             extenders: no_extenders(),
+            features: FeatureGates::default(),
         }
     }
 }
@@ -156,6 +165,7 @@ pub struct SchedulerProcess {
     /// Whether pods that wait for their claims may have to wait no longer.
     volumes_changed: bool,
     claims: Claims,
+    gangs: Gangs,
     asks: Asks,
     /// Messages to the API server, kept so that their memory is used again.
     calls: Vec<ToServer>,
@@ -187,6 +197,8 @@ impl SchedulerProcess {
         let times = config.election;
         let elector = Elector::new(lease, config.identity, times, Rc::clone(&user), ELECTION, fork(ELECTION));
         let profiles = config.profiles;
+        let also =
+            Also { volumes: config.volumes, devices: config.devices, pod_groups: config.features.generic_workload };
         SchedulerProcess {
             elector: config.leader_elect.then_some(elector),
             pod_informer: informer(Kind::POD, &user, PODS, fork(PODS)),
@@ -195,10 +207,13 @@ impl SchedulerProcess {
             nodes: View::new(Kind::NODE, &[]),
             recorder: Recorders::new(&profiles, config.record_events, fork(EVENTS)),
             requests: Requests::new(CALLS),
-            core: Scheduler::new(&profiles, fork(0)).with_extenders(&config.extenders),
-            surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS), (config.volumes, config.devices)),
+            core: Scheduler::new(&profiles, fork(0))
+                .with_extenders(&config.extenders)
+                .with_gangs(config.features.gang_scheduling),
+            surroundings: Surroundings::new(&user, SURROUNDINGS, fork(SURROUNDINGS), also),
             volumes_changed: false,
             claims: Claims::default(),
+            gangs: Gangs::default(),
             asks: Asks::new(config.extenders),
             calls: Vec::new(),
             user,
@@ -324,6 +339,7 @@ impl SchedulerProcess {
             let message = format!("Successfully assigned {} to {}", key.path(), bind.node);
             self.recorder.record(now, pod, EventType::Normal, "Scheduled", &message, out);
         }
+        self.gangs.bound(key);
     }
 
     /// Forgets a bind, and the request that it waits for.
@@ -396,6 +412,25 @@ impl SchedulerProcess {
         }
     }
 
+    /// Binds a pod, after all that has to be written before.
+    fn begin_bind(
+        &mut self,
+        now: Now,
+        (pod, uid): (ObjectKey, Rc<str>),
+        node: Rc<str>,
+        (volumes, claims): (&[VolumeStep], Vec<ClaimStep>),
+        out: &mut Vec<ToServer>,
+    ) {
+        if !claims.is_empty() {
+            self.claims.add(pod.clone(), claims);
+        }
+        if volumes.is_empty() {
+            self.bind_after_claims(now, pod, uid, node, out);
+        } else {
+            self.bind_volumes(now, (pod, uid), node, volumes, out);
+        }
+    }
+
     /// Binds a pod, after its claims for devices have been written if there are any.
     fn bind_after_claims(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
         if !self.claims.has(&pod) {
@@ -407,6 +442,9 @@ impl SchedulerProcess {
 
     /// Binds a pod, or has an extender bind it.
     fn bind(&mut self, now: Now, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, out: &mut Vec<ToServer>) {
+        if self.waits_for_gang(&pod, &uid, &node) {
+            return;
+        }
         if !self.bind_by_extender(now, (&pod, &uid), &node, 0) {
             self.bind_ourselves(now, pod, uid, node, out);
         }
@@ -437,9 +475,12 @@ impl SchedulerProcess {
     /// Writes a report, unless the pod is bound, is gone or has that condition already.
     fn send_report(&mut self, now: Now, key: ObjectKey, out: &mut Vec<ToServer>) {
         let Some(report) = self.reports.get(&key) else { return };
+        let group = self.surroundings.pod_group(&key).filter(|g| *g.uid() == *report.uid);
+        let of_group = group.and_then(|group| group_patch(now, group, report.reason, &report.message));
         let pod = self.pods.get(&key).and_then(Object::get::<core_v1::Pod>);
         let pod = pod.filter(|p| *p.uid() == *report.uid && p.spec.node.is_none());
-        let Some(patch) = pod.and_then(|pod| condition_patch(now, pod, report.reason, &report.message)) else {
+        let of_pod = || pod.and_then(|pod| condition_patch(now, pod, report.reason, &report.message));
+        let Some(patch) = of_group.or_else(of_pod) else {
             self.reports.remove(&key);
             return;
         };
@@ -502,6 +543,7 @@ impl SchedulerProcess {
             for key in self.binds.pods().cloned().collect::<Vec<_>>() {
                 self.drop_bind(&key);
             }
+            self.gangs.clear();
             self.asks.clear();
             self.core.nobody_is_asked(now);
         }
@@ -582,6 +624,7 @@ impl SchedulerProcess {
         if self.claims.changed {
             self.check_claims(now, out);
         }
+        self.check_gangs(now, out);
         self.take_answers(now, out);
         while self.requests.len() + self.binds.doubtful() + self.asks.len() < limits::SCHEDULER_IN_FLIGHT {
             let Some(decision) = self.core.next(now) else { break };
@@ -593,21 +636,17 @@ impl SchedulerProcess {
     fn carry_out(&mut self, now: Now, decision: Option<Decision>, out: &mut Vec<ToServer>) {
         match decision {
             None => {}
+            Some(Decision::Gang(decision)) => self.carry_out_gang(now, decision, out),
             Some(Decision::Bind { pod, uid, node, volumes, claims, .. }) => {
-                if !claims.is_empty() {
-                    self.claims.add(pod.clone(), claims);
-                }
-                if volumes.is_empty() {
-                    self.bind_after_claims(now, pod, uid, node, out);
-                } else {
-                    self.bind_volumes(now, (pod, uid), node, &volumes, out);
-                }
+                self.report_group_of(now, &pod, (gangs::SCHEDULED, ""), out);
+                self.begin_bind(now, (pod, uid), node, (&volumes, claims), out);
             }
             Some(Decision::Unschedulable { pod, uid, message, nomination, idle }) => {
                 if let Some(claim) = idle {
                     self.deallocate(now, &claim, out);
                 }
                 self.record_failure(now, &pod, &message, out);
+                self.report_group_of(now, &pod, ("Unschedulable", &message), out);
                 match &nomination {
                     Nomination::Kept => {}
                     Nomination::Cleared => self.patch_nomination(now, &pod, &uid, None, out),
@@ -651,6 +690,7 @@ impl SchedulerProcess {
         while let Some(key) = self.binds.overdue(now) {
             self.give_up_volumes(now, &key, "context deadline exceeded", out);
         }
+        self.check_overdue_gangs(now, out);
         self.claims.handle_timeout(now);
         self.asks.handle_timeout(now);
         while let Some(key) = self.reports.pop_due(now) {
@@ -747,6 +787,7 @@ impl Machine for SchedulerProcess {
             self.requests.poll_timeout(),
             self.binds.poll_timeout(),
             self.claims.poll_timeout(),
+            self.gangs.poll_timeout(),
             self.asks.poll_timeout(),
             self.reports.poll_timeout(),
         ]
@@ -757,5 +798,7 @@ impl Machine for SchedulerProcess {
 
 #[cfg(test)]
 mod extender_tests;
+#[cfg(test)]
+mod gang_tests;
 #[cfg(test)]
 mod tests;

@@ -100,6 +100,12 @@ impl Queue {
         Some(turn.pod)
     }
 
+    /// Takes a pod out, wherever it waits: it is tried beside one that was popped.
+    pub fn take(&mut self, pod: PodId) {
+        assert_ne!(self.unlink(pod), Place::Out, "a pod is tried once at a time");
+        self.item(pod).attempts += 1;
+    }
+
     /// Records that a popped pod has found no node. `rejected` says whether only plug-ins rejected it; otherwise there
     /// were no nodes, or an extender did. Returns whether it was its group's scout.
     pub fn unschedulable(&mut self, now: Mono, pod: PodId, rejected: bool) -> bool {

@@ -107,7 +107,8 @@ impl Scheduler {
             let here = at.is_some_and(|(events, slot)| {
                 queueing_hint(events, &of.shape, &self.nodes, slot) == QueueingHint::Queue
             });
-            let helps = if of.is_particular() {
+            // What a pod of a gang lacks may be a place for another of the gang.
+            let helps = if of.is_particular() || of.group.is_some() {
                 let may = here || asked_again.binary_search(&class).is_ok() || concerned(self, class);
                 may && self.waits_in_vain(class)
             } else {
@@ -122,6 +123,10 @@ impl Scheduler {
     /// Whether the first waiting pod of a class would find a node.
     fn waits_in_vain(&mut self, class: ClassId) -> bool {
         let Some(first) = self.queue.head(class) else { return false };
+        if self.gang_of(first).is_some() {
+            // It may fit only beside others of its gang.
+            return true;
+        }
         let priority = self.tracked(first).priority;
         self.is_feasible(class, priority)
     }

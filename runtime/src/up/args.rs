@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use skeg_core::auth::Mode;
+use skeg_core::features::FeatureGates;
 
 use super::docker::UpkeepArgs;
 use super::perturb::Perturb;
@@ -75,6 +76,10 @@ pub struct UpArgs {
     /// The network of cluster IPs. Clusters on one host that run real containers need different ones.
     #[arg(long, value_name = "CIDR", value_parser = cidr)]
     pub service_cluster_ip_range: Option<([u8; 4], u8)>,
+    /// Features that are off by default: `GenericWorkload=true,GangScheduling=true` (docs/scheduler.md).
+    #[arg(long, value_name = "NAME=BOOL,...", default_value = "", hide_default_value = true,
+        value_parser = FeatureGates::parse)]
+    pub feature_gates: FeatureGates,
     /// How images behave: a YAML file of `spec.images` as a scenario has it, from an image's name to its profile.
     #[arg(long, value_name = "FILE")]
     pub image_profile: Option<PathBuf>,

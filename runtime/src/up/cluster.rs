@@ -20,6 +20,7 @@ use skeg_core::apiserver::{self, Answered, Callee, ConnId, Consultation};
 use skeg_core::auth::{Authority, Mode};
 use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{LoadBalancerRange, Metrics, PodRanges};
+use skeg_core::features::FeatureGates;
 use skeg_core::proxy::ProxyConfig;
 use skeg_core::store::{FromStore, StoreClient, StoreRequest};
 use skeg_core::{Deadline, Kind, Kinds, Machine, Now, Object, ObjectKey, Rng};
@@ -158,12 +159,15 @@ pub struct ApiOptions {
     pub node_port_range: (u16, u16),
     /// `--disable-admission-plugins`.
     pub disabled_plug_ins: BTreeSet<String>,
+    /// `--feature-gates`, which the scheduler and the controllers follow as well.
+    pub features: FeatureGates,
 }
 
 impl Default for ApiOptions {
     fn default() -> ApiOptions {
-        let apiserver::Config { service_cidr, node_port_range, disabled_plug_ins, .. } = apiserver::Config::default();
-        ApiOptions { service_cidr, node_port_range, disabled_plug_ins }
+        let apiserver::Config { service_cidr, node_port_range, disabled_plug_ins, features, .. } =
+            apiserver::Config::default();
+        ApiOptions { service_cidr, node_port_range, disabled_plug_ins, features }
     }
 }
 
@@ -348,6 +352,7 @@ impl Cluster {
             root_ca: root_ca.map(Rc::from),
             tokens: Some(tape.signer(Rc::new(Signer(Arc::clone(&tokens))))),
             kinds: kinds.clone(),
+            features: api.features,
         };
         // Of simulated pods, the images are what is measured.
         let profiles = (!real_nodes).then(|| images.clone());
@@ -394,11 +399,13 @@ impl Cluster {
         let signs = |several: &Several| Certificates::new(several.authority.clone(), several.signing_duration);
         let certificates = several.as_ref().map(signs);
         let peers = several.and_then(|several| Some(Peers::new(&several.host, several.at?, &several.holder)));
-        let ApiOptions { service_cidr, node_port_range, disabled_plug_ins } = api;
+        let ApiOptions { service_cidr, node_port_range, disabled_plug_ins, features } = api;
+        shared.catalogue.publish(Served::built_in_with(features));
         let config = apiserver::Config {
             service_cidr,
             node_port_range,
             disabled_plug_ins,
+            features,
             mount_tokens: true,
             webhooks: true,
             kinds,
@@ -845,7 +852,7 @@ impl Cluster {
         if generation != self.published {
             self.published = generation;
             let customs = self.api.served_definitions().map(|(kind, info, spec)| (kind, (*info).clone(), spec));
-            self.shared.catalogue.publish(Served::with(customs));
+            self.shared.catalogue.publish(Served::with(self.api.features(), customs));
         }
     }
 

@@ -106,6 +106,7 @@ pub fn up(args: &UpArgs) -> Result<Exit, String> {
     };
     let mut api = ApiOptions::default();
     api.service_cidr = args.service_cluster_ip_range.unwrap_or(api.service_cidr);
+    api.features = args.feature_gates;
     let reached = reached_at(address);
     let url = format!("https://{reached}");
     let kubeconfig = match &args.kubeconfig {

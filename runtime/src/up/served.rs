@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use skeg_core::Kind;
 use skeg_core::api::{Patch, Status};
 use skeg_core::apiserver::Conversion;
+use skeg_core::features::FeatureGates;
 use skeg_core::object::structural::{Defaults, Schema};
 use skeg_core::object::{FieldSelector, GroupVersion, KindInfo, SubresourceInfo, versions};
 use skeg_core::table::{self, CustomColumns, Time};
@@ -300,17 +301,22 @@ pub struct Served {
 }
 
 impl Served {
-    /// The built-in resources.
+    /// The built-in resources that are served by default.
     pub fn built_in() -> Served {
-        let held = Kind::all_stored().chain(REVIEWS).map(Resource::built_in);
+        Served::built_in_with(FeatureGates::default())
+    }
+
+    /// The built-in resources that are served while these gates are on.
+    pub fn built_in_with(features: FeatureGates) -> Served {
+        let held = Kind::all_stored().filter(|kind| features.serves(*kind)).chain(REVIEWS).map(Resource::built_in);
         let second = versions::SECOND_VERSIONS.into_iter().map(Resource::in_second_version);
         Served { resources: held.chain(second).chain(usage::resources()).map(Arc::new).collect() }
     }
 
     /// The built-in resources, and custom ones, given by their kind, its stored version and the `spec` of the
     /// definition.
-    pub fn with<'a>(customs: impl Iterator<Item = (Kind, KindInfo, &'a Value)>) -> Served {
-        let mut served = Served::built_in();
+    pub fn with<'a>(features: FeatureGates, customs: impl Iterator<Item = (Kind, KindInfo, &'a Value)>) -> Served {
+        let mut served = Served::built_in_with(features);
         let all = customs.flat_map(|(kind, info, spec)| Resource::custom(kind, &info, spec));
         served.resources.extend(all.map(Arc::new));
         served
@@ -384,7 +390,7 @@ impl Catalogue {
 
 #[cfg(test)]
 pub mod tests {
-    use super::{Resource, Served, by_priority};
+    use super::{FeatureGates, Resource, Served, by_priority};
     use serde_json::json;
     use skeg_core::Kind;
     use skeg_core::object::KindInfo;
@@ -404,7 +410,7 @@ pub mod tests {
              "selectableFields": [{"jsonPath": ".spec.size"}]},
             {"name": "v1alpha1", "served": false, "storage": false},
         ]});
-        Served::with(std::iter::once((Kind(60_000), info, &spec)))
+        Served::with(FeatureGates::default(), std::iter::once((Kind(60_000), info, &spec)))
     }
 
     /// As [`widgets`], in two versions that a webhook converts, of which the second selects by a field of its own.
@@ -416,7 +422,7 @@ pub mod tests {
             {"name": "v2", "served": true, "storage": false, "selectableFields": [{"jsonPath": ".spec.host"}]},
         ], "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
             "clientConfig": {"url": "https://converter.example.com"}}}});
-        Served::with(std::iter::once((Kind(60_000), info, &spec)))
+        Served::with(FeatureGates::default(), std::iter::once((Kind(60_000), info, &spec)))
     }
 
     #[test]

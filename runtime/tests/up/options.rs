@@ -87,3 +87,52 @@ fn bad_options_are_refused_by_name() {
     std::fs::write(&file, "nginx: {exits: 3s}\n").expect("it can be written");
     check(&[&base[..], &[file.to_str().expect("paths of tests are text")]].concat(), "exits");
 }
+
+#[test]
+fn feature_gates_serve_what_is_off_by_default() {
+    const GROUP: &str = "/apis/scheduling.k8s.io/v1alpha2";
+    let groups = format!("{GROUP}/namespaces/default/podgroups");
+    let pod = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {"schedulingGroup": {"podGroupName": "g"},
+            "containers": [{"name": "c", "image": "i"}]}})
+    };
+    let has_account = |cluster: &Cluster| {
+        cluster.wait_for("there is an account", || {
+            cluster.get("/api/v1/namespaces/default/serviceaccounts/default").code == 200
+        });
+    };
+    let off = Cluster::start("gates-off", &["--nodes", "0"]);
+    has_account(&off);
+    assert_eq!((off.get(GROUP).code, off.get(&groups).code), (404, 404));
+    off.create(PODS, &pod("p"));
+    assert_eq!(off.get(&format!("{PODS}/p")).json()["spec"]["schedulingGroup"], Value::Null);
+
+    let gates = "GenericWorkload=true,GangScheduling=true";
+    let cluster = Cluster::start("gates", &["--nodes", "1", "--feature-gates", gates]);
+    has_account(&cluster);
+    let served = cluster.get(GROUP).json();
+    let names: Vec<&str> = served["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+    assert_eq!(names, ["workloads", "podgroups", "podgroups/status"]);
+    let schemas = &cluster.get(&format!("/openapi/v3{GROUP}")).json()["components"]["schemas"];
+    assert!(schemas["io.k8s.api.scheduling.v1alpha2.PodGroup"].is_object());
+    let policy = json!({"gang": {"minCount": 2}});
+    let template = json!({"podGroupTemplates": [{"name": "t", "schedulingPolicy": policy}]});
+    let workload = json!({"metadata": {"name": "w"}, "spec": template});
+    cluster.create(&format!("{GROUP}/namespaces/default/workloads"), &workload);
+    let group = json!({"metadata": {"name": "g"}, "spec": {"schedulingPolicy": policy, "priority": 7}});
+    cluster.create(&groups, &group);
+    assert_eq!(cluster.get(&format!("{groups}/g")).json()["spec"], json!({"schedulingPolicy": policy}));
+    cluster.create(PODS, &pod("p"));
+    cluster.create(PODS, &pod("q"));
+    let node = |name: &str| cluster.get(&format!("{PODS}/{name}")).json()["spec"]["nodeName"].is_string();
+    cluster.wait_for("both have a node", || node("p") && node("q"));
+    let condition = || cluster.get(&format!("{groups}/g")).json()["status"]["conditions"][0].clone();
+    cluster.wait_for("the group says so", || condition()["reason"] == "Scheduled");
+    assert_eq!((&condition()["type"], &condition()["status"]), (&json!("PodGroupScheduled"), &json!("True")));
+
+    let mut refused = Command::new(env!("CARGO_BIN_EXE_skeg"));
+    let refused = refused.args(["up", "--in-memory", "--feature-gates", "GangScheduling=true"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("depends on features that are disabled: [GenericWorkload]"), "{said}");
+    assert_eq!(refused.status.code(), Some(2));
+}

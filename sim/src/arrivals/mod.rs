@@ -291,8 +291,11 @@ pub fn play(trace: &Trace, policy: Policy, percent: u32, seed: u64) -> Outcome {
                     scheduler.pod_changed(now, &placed);
                 }
                 Decision::Unschedulable { pod, .. } => scheduler.pod_removed(now, &pod),
-                Decision::AskNodes { .. } | Decision::AskVictims { .. } | Decision::Failed { .. } => {
-                    unreachable!("it has no extenders")
+                Decision::Gang(_)
+                | Decision::AskNodes { .. }
+                | Decision::AskVictims { .. }
+                | Decision::Failed { .. } => {
+                    unreachable!("it has no extenders, and knows of no gangs")
                 }
             }
         }

@@ -229,6 +229,7 @@ fn cluster(rng: &mut Rng, nodes: usize, workloads: &[Workload]) -> Cluster {
         latency: link_latency(rng),
         store_latency: store_latency(rng),
         record_events: rng.chance(1, 4),
+        features: skeg_core::features::FeatureGates::default(),
     }
 }
 

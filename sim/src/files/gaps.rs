@@ -8,6 +8,7 @@
 use serde_json::{Value, json};
 
 use skeg_core::api::Patch;
+use skeg_core::features::FeatureGates;
 use skeg_core::object::ObjectKey;
 use skeg_core::{Kind, Object};
 
@@ -101,8 +102,11 @@ const GAPS: &[Gap] = &[
     pod(&["volumes", "*", "vsphereVolume"], NO_VOLUME),
 ];
 
+/// What is dropped while the gate GenericWorkload is off.
+const GATED: &[Gap] = &[pod(&["schedulingGroup"], "it is dropped, since the feature gate GenericWorkload is off")];
+
 /// The warnings for everything that a run applies: the manifests, and the objects and patches of its steps.
-pub fn warnings(manifests: &[Object], timeline: &[Step]) -> Vec<String> {
+pub fn warnings(manifests: &[Object], timeline: &[Step], features: FeatureGates) -> Vec<String> {
     let mut input: Vec<(ObjectKey, Value)> = manifests.iter().map(|o| (o.key(), o.to_json())).collect();
     for step in timeline {
         let Action::User(action) = &step.action else { continue };
@@ -123,7 +127,25 @@ pub fn warnings(manifests: &[Object], timeline: &[Step]) -> Vec<String> {
             | UserAction::Drain { .. } => {}
         }
     }
-    GAPS.iter().flat_map(|gap| finds(gap, &input)).collect()
+    let gated = GATED.iter().filter(|_| !features.generic_workload);
+    GAPS.iter().chain(gated).flat_map(|gap| finds(gap, &input)).collect()
+}
+
+/// Why an object that a run applies is refused: no API server serves its kind.
+pub fn unserved(manifests: &[Object], timeline: &[Step], features: FeatureGates) -> Option<String> {
+    let steps = timeline.iter().filter_map(|step| match &step.action {
+        Action::User(
+            UserAction::Apply(objects) | UserAction::Create(objects) | UserAction::Replace { objects, .. },
+        ) => Some(objects),
+        Action::User(_) | Action::Fault(_) => None,
+    });
+    let object = manifests.iter().chain(steps.flatten()).find(|object| !features.serves(object.kind()))?;
+    let (kind, version) = (object.kind(), object.info().api_version());
+    Some(format!(
+        "{kind} {}: {version} is served only where the feature gate GenericWorkload is on: \
+         spec.cluster.featureGates of a Scenario",
+        object.key().path()
+    ))
 }
 
 /// The values that a patch sets, in the shape of the patched object.
@@ -235,7 +257,7 @@ fn holds(value: &Value, is: Is) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{GAPS, NO_VOLUME, Of, Step, TOLD, warnings};
+    use super::{FeatureGates, GAPS, NO_VOLUME, Of, Step, TOLD, warnings};
     use crate::scenario::UserAction;
     use serde_json::{Value, json};
     use skeg_core::api::Patch;
@@ -255,7 +277,7 @@ mod tests {
     }
 
     fn check(objects: &[Object], want: &[&str]) {
-        let got = warnings(objects, &[]);
+        let got = warnings(objects, &[], FeatureGates::default());
         assert_eq!(got.len(), want.len(), "{got:#?}");
         for (got, want) in got.iter().zip(want) {
             assert!(got.starts_with(want), "{got}\n  is not {want}");
@@ -276,6 +298,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_gate_drops_is_told_while_it_is_off() {
+        let group = json!({"schedulingGroup": {"podGroupName": "g"}});
+        check(
+            &[deployment("web", group.clone())],
+            &["Deployment d/web: spec.template.spec.schedulingGroup: it is dropped, since the feature gate"],
+        );
+        let on = FeatureGates { generic_workload: true, ..FeatureGates::default() };
+        assert_eq!(warnings(&[deployment("web", group)], &[], on), Vec::<String>::new());
+    }
+
+    #[test]
     fn what_steps_bring_counts_too() {
         let key = ObjectKey::new(Kind::DEPLOYMENT, "d", "web");
         let volumes = json!([{"name": "v", "csi": {"driver": "d"}}]);
@@ -288,7 +321,7 @@ mod tests {
                 "value": {"name": "v", "nfs": {"server": "s", "path": "/"}}}]))),
             applied,
         ];
-        let got = warnings(&[], &steps);
+        let got = warnings(&[], &steps, FeatureGates::default());
         assert_eq!(got.len(), 3, "{got:#?}");
         assert!(got[0].starts_with("Deployment d/web: spec.template.spec.volumes[0].csi: volumes are not"), "{got:#?}");
         assert!(got[1].starts_with("Deployment d/other: spec.template.spec.volumes[0].csi"), "{got:#?}");
@@ -299,7 +332,7 @@ mod tests {
     fn a_long_list_is_cut_with_a_word() {
         let volumes = json!([{"name": "v", "csi": {"driver": "d"}}]);
         let many: Vec<Object> = (0..25).map(|i| deployment(&format!("d{i}"), json!({"volumes": volumes}))).collect();
-        let got = warnings(&many, &[]);
+        let got = warnings(&many, &[], FeatureGates::default());
         assert_eq!(got.len(), TOLD + 1);
         assert_eq!(got[TOLD], format!("and 5 more of the last kind: {NO_VOLUME}"));
     }

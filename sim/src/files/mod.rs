@@ -241,7 +241,11 @@ fn assemble(
     if !made.is_empty() {
         notes.push(format!("namespaces that the input names and does not give are made: {}", made.join(", ")));
     }
-    let warnings = gaps::warnings(&manifests.objects, &given.timeline);
+    let features = given.features.unwrap_or_default();
+    let warnings = gaps::warnings(&manifests.objects, &given.timeline, features);
+    if let Some(why) = gaps::unserved(&manifests.objects, &given.timeline, features) {
+        problems.push(Problems::file(paths.first().map_or("input", String::as_str), why));
+    }
     if manifests.add_default_class() {
         notes.push("the input has claims without a class and no default StorageClass: \"standard\" is made".to_owned());
     }
@@ -346,5 +350,6 @@ pub fn default_cluster() -> Cluster {
         latency: (Duration::from_micros(500), Duration::from_millis(2)),
         store_latency: (Duration::from_millis(1), Duration::from_millis(4)),
         record_events: true,
+        features: skeg_core::features::FeatureGates::default(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use skeg_core::features::FeatureGates;
 use skeg_core::object::{Milli, ObjectKey};
 use skeg_core::{Kind, Object};
 
@@ -52,6 +53,8 @@ pub struct Given {
     pub store_latency: Option<(Duration, Duration)>,
     /// `spec.cluster.recordEvents`.
     pub record_events: Option<bool>,
+    /// `spec.cluster.featureGates`.
+    pub features: Option<FeatureGates>,
     /// `spec.images`.
     pub images: BTreeMap<String, ImageProfile>,
     /// `spec.timeline`, sorted by time.
@@ -188,6 +191,23 @@ pub fn fault_level(text: &str) -> Option<FaultLevel> {
     }
 }
 
+/// A map of gates that are on or off.
+fn feature_gates(field: &Field<'_>) -> Option<FeatureGates> {
+    let mut gates = FeatureGates::default();
+    for (name, value) in field.fields()?.all() {
+        if let Err(why) = gates.set(name, value.boolean()?) {
+            value.invalid(&why);
+        }
+    }
+    match gates.check() {
+        Ok(()) => Some(gates),
+        Err(why) => {
+            field.invalid(&why);
+            None
+        }
+    }
+}
+
 fn read_cluster(f: &Fields<'_>, given: &mut Given) {
     given.zones = f.get("zones").and_then(|z| z.count(1, 1000));
     given.api_servers = f.get("apiServers").and_then(|n| n.count(1, 100));
@@ -199,6 +219,7 @@ fn read_cluster(f: &Fields<'_>, given: &mut Given) {
     given.record_events = f.get("recordEvents").and_then(|r| r.boolean());
     given.latency = f.get("latency").and_then(|l| l.duration_range());
     given.store_latency = f.get("storeLatency").and_then(|l| l.duration_range());
+    given.features = f.get("featureGates").and_then(|gates| feature_gates(&gates));
     let pools = f.get("pools");
     for field in pools.as_ref().and_then(Field::items).unwrap_or_default() {
         if let Some(pool) = node_pool(&field) {
@@ -641,6 +662,7 @@ impl Given {
                 latency: self.latency.unwrap_or(defaults.latency),
                 store_latency: self.store_latency.unwrap_or(defaults.store_latency),
                 record_events: self.record_events.unwrap_or(defaults.record_events),
+                features: self.features.unwrap_or(defaults.features),
             },
             images: self.images,
             timeline: self.timeline,

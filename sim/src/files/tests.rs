@@ -154,6 +154,16 @@ fn what_contradicts_or_is_unknown_is_refused() {
         "  cluster:\n    pools:\n    - {name: a, count: 1}\n    - {name: a, count: 0}\n",
         "spec.cluster.pools[1].count: Invalid value: 0: must be greater than or equal to 1",
     );
+    let gates = |gates: &str| format!("  cluster:\n    featureGates: {{{gates}}}\n");
+    refused(&gates("GenericWorklod: true"), "Invalid value: true: unrecognized feature gate: GenericWorklod");
+    refused(&gates("GenericWorkload: 1"), "must be of type boolean");
+    refused(&gates("GangScheduling: true"), "depends on features that are disabled: [GenericWorkload]");
+    let spec = "{schedulingPolicy: {basic: {}}}";
+    let group = format!("apiVersion: scheduling.k8s.io/v1alpha2, kind: PodGroup, metadata: {{name: g}}, spec: {spec}");
+    refused(
+        &format!("  manifests:\n  - {{{group}}}\n"),
+        "PodGroup default/g: scheduling.k8s.io/v1alpha2 is served only where the feature gate GenericWorkload is on",
+    );
     let timeline = |step: &str| format!("  manifests: [app.yaml]\n  duration: 5m\n  timeline:\n  - {step}\n");
     let step = |s: &str, want: &str| refused(&timeline(s), want);
     step("{at: 6m, heal: {}}", "spec.timeline[0]: Invalid value: \"6m\": the step is after the end of the run (5m)");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use skeg_core::Object;
 use skeg_core::api::Patch;
+use skeg_core::features::FeatureGates;
 use skeg_core::object::ObjectKey;
 
 use super::action;
@@ -122,13 +123,18 @@ fn cluster(cluster: &Cluster) -> Value {
         }
         value
     });
-    json!({
+    let mut written = json!({
         "zones": cluster.zones, "apiServers": cluster.api_servers, "controlReplicas": cluster.control_replicas,
         "proxies": cluster.proxies, "users": cluster.users, "serviceCIDR": cidr(cluster.service_cidr),
         "maxEndpointsPerSlice": cluster.max_endpoints_per_slice, "recordEvents": cluster.record_events,
         "latency": range(cluster.latency),
         "storeLatency": range(cluster.store_latency), "pools": pools.collect::<Vec<_>>(),
-    })
+    });
+    if cluster.features != FeatureGates::default() {
+        let FeatureGates { generic_workload, gang_scheduling } = cluster.features;
+        written["featureGates"] = json!({"GenericWorkload": generic_workload, "GangScheduling": gang_scheduling});
+    }
+    written
 }
 
 /// The fields of a profile that differ from the default, as they stand in a scenario.

@@ -192,6 +192,7 @@ impl World {
                 root_ca: None,
                 tokens: None,
                 kinds: Kinds::default(),
+                features: cluster.features,
             },
             scratch: Scratch::default(),
             last_woken: (0, ProcessId::new(0), 0),

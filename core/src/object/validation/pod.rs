@@ -98,6 +98,13 @@ pub(super) fn spec(s: &PodSpec, pod: Option<&str>, at: &Path<'_>, errors: &mut V
     }
     dns_config(s, &at.field("dnsConfig"), errors);
     gates(s, at, errors);
+    if let Some(group) = &s.scheduling_group {
+        let at = at.field("schedulingGroup");
+        match &group.pod_group_name {
+            None => errors.push(FieldError::invalid(at, "", "must specify one of: `podGroupName`")),
+            Some(name) => push_all(errors, &at.field("podGroupName"), name, names::subdomain(name)),
+        }
+    }
     let constraints = s.topology_spread_constraints.as_deref().unwrap_or_default();
     scheduling::spreading(constraints, &at.field("topologySpreadConstraints"), errors);
     security::host_process(s, at, errors);

@@ -7,7 +7,7 @@ use super::domains::{Inclusion, NOWHERE, Tally};
 use super::spread::Patterns;
 use super::terms::{Carried, HOSTNAME, Match, PodTerm, Role, Spreading};
 use super::{ClassId, KinId, OwnerId, Peers, Who};
-use crate::object::Labels;
+use crate::object::{Labels, ObjectKey};
 use crate::scheduler::cache::Slot;
 use crate::scheduler::dynamic_resources::DeviceClaims;
 use crate::scheduler::framework::Rejection;
@@ -42,6 +42,8 @@ pub struct Class {
     pub claims: PodClaims,
     /// Their claims for devices.
     pub devices: DeviceClaims,
+    /// Their group. Pods of a gang wait for other reasons than others like them.
+    pub group: Option<ObjectKey>,
     /// How many pods belong to it.
     pub pods: u32,
     /// Their rules about other pods, once resolved. Boxed, since most classes have none.
@@ -110,9 +112,10 @@ impl Class {
         kin: KinId,
         owner: Option<OwnerId>,
         (claims, devices): (PodClaims, DeviceClaims),
+        group: Option<ObjectKey>,
     ) -> Class {
         let (pods, asks, owners_epoch, rules_seen) = (0, None, None, 0);
-        Class { shape_id, shape, kin, owner, claims, devices, pods, asks, owners_epoch, rules_seen }
+        Class { shape_id, shape, kin, owner, claims, devices, group, pods, asks, owners_epoch, rules_seen }
     }
 
     /// Forgets the resolved rules, because their numbers are no longer valid.

@@ -24,7 +24,7 @@ use super::dynamic_resources::DeviceClaims;
 use super::shape::{Shape, ShapeId};
 use super::volumes::PodClaims;
 use crate::limits;
-use crate::object::Labels;
+use crate::object::{Labels, ObjectKey};
 
 /// Pods that other pods' rules cannot tell apart, as a number. Numbers are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -89,6 +89,9 @@ pub struct Placed {
     pub alive: bool,
 }
 
+/// What pods of one class have in common.
+type ClassKey = (ShapeId, KinId, Option<OwnerId>, (PodClaims, DeviceClaims), Option<ObjectKey>);
+
 type ByNamespace = BTreeMap<Rc<str>, BTreeMap<Labels, KinId>>;
 
 /// All kin, counters, tallies and classes.
@@ -106,7 +109,7 @@ pub struct Peers {
     tallies: Vec<Tally>,
     tally_ids: BTreeMap<(usize, usize, Inclusion), usize>,
     classes: BTreeMap<ClassId, Class>,
-    class_ids: BTreeMap<(ShapeId, KinId, Option<OwnerId>, (PodClaims, DeviceClaims)), ClassId>,
+    class_ids: BTreeMap<ClassKey, ClassId>,
     class_next: u32,
     namespaces: BTreeMap<Rc<str>, Labels>,
     /// The owners and Services of pods, for default spreading.
@@ -124,7 +127,7 @@ impl Peers {
         namespace: &str,
         labels: Option<&Labels>,
         owner: Option<OwnerId>,
-        claims: (PodClaims, DeviceClaims),
+        (claims, group): ((PodClaims, DeviceClaims), Option<ObjectKey>),
     ) -> ClassId {
         let none = Labels::new();
         let labels = labels.unwrap_or(&none);
@@ -133,11 +136,11 @@ impl Peers {
         let known = self.kin_ids.get(&terms).and_then(|k| k.get(namespace)).and_then(|k| k.get(labels)).copied();
         let kin = known.unwrap_or_else(|| self.new_kin(terms, shape, namespace, labels));
         self.kin.get_mut(&kin).expect("kin is kept while pods are of it").pods += 1;
-        let key = (shape_id, kin, owner, claims.clone());
+        let key = (shape_id, kin, owner, claims.clone(), group.clone());
         let id = *self.class_ids.entry(key).or_insert(ClassId(self.class_next));
         if id.0 == self.class_next {
             self.class_next += 1;
-            self.classes.insert(id, Class::new((shape_id, Rc::clone(shape)), kin, owner, claims));
+            self.classes.insert(id, Class::new((shape_id, Rc::clone(shape)), kin, owner, claims, group));
         }
         self.class_mut(id).pods += 1;
         id
@@ -171,8 +174,9 @@ impl Peers {
         let (pods, shape, kin_id, owner) = (class.pods, class.shape_id, class.kin, class.owner);
         if pods == 0 {
             let gone = self.classes.remove(&id);
-            let claims = gone.map_or((None, None), |class| (class.claims, class.devices));
-            self.class_ids.remove(&(shape, kin_id, owner, claims));
+            let gone = gone.map(|class| ((class.claims, class.devices), class.group));
+            let (claims, group) = gone.expect("it was there above");
+            self.class_ids.remove(&(shape, kin_id, owner, claims, group));
         }
         let kin = self.kin.get_mut(&kin_id).expect("kin is kept while pods are of it");
         kin.pods -= 1;

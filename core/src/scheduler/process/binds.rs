@@ -24,6 +24,8 @@ pub(super) enum Step {
     Volumes(Mono),
     /// The pod's claims for devices are being written first.
     Claims,
+    /// The pod waits for others of its gang.
+    Gang,
     /// An extender was asked to bind the pod, by the question of this number.
     Extender(u64),
 }
@@ -53,6 +55,11 @@ impl Bind {
         matches!(self.step, Step::Claims)
     }
 
+    /// Whether the pod waits for nothing but others of its gang.
+    pub(super) fn is_ready(&self) -> bool {
+        self.step == Step::Gang
+    }
+
     /// Whether it waits for the answer to this question.
     pub(super) fn waits_for(&self, question: u64) -> bool {
         self.step == Step::Extender(question)
@@ -62,7 +69,7 @@ impl Bind {
     pub(super) fn request(&self) -> Option<ReqId> {
         match self.step {
             Step::Binding(id) | Step::Reading(id) => Some(id),
-            Step::Doubtful(_) | Step::Volumes(_) | Step::Claims | Step::Extender(_) => None,
+            Step::Doubtful(_) | Step::Volumes(_) | Step::Claims | Step::Gang | Step::Extender(_) => None,
         }
     }
 }
@@ -110,6 +117,11 @@ impl Binds {
         self.binds.insert(pod, Bind { uid, node, step: Step::Claims, by_extender: false, failures: 0 });
     }
 
+    /// Records that a pod waits for others of its gang before it is bound.
+    pub(super) fn waits_for_gang(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>) {
+        self.binds.insert(pod, Bind { uid, node, step: Step::Gang, by_extender: false, failures: 0 });
+    }
+
     /// Records that an extender is asked to bind a pod.
     pub(super) fn asked(&mut self, pod: ObjectKey, uid: Rc<str>, node: Rc<str>, question: u64) {
         let step = Step::Extender(question);
@@ -152,7 +164,7 @@ impl Binds {
         match bind.step {
             Step::Doubtful(at) => self.doubtful.remove(&(at, pod.clone())),
             Step::Volumes(until) => self.volumes.remove(&(until, pod.clone())),
-            Step::Binding(_) | Step::Reading(_) | Step::Claims | Step::Extender(_) => false,
+            Step::Binding(_) | Step::Reading(_) | Step::Claims | Step::Gang | Step::Extender(_) => false,
         };
         Some(bind)
     }

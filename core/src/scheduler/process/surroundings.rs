@@ -29,6 +29,14 @@ const STORAGE: [Kind; 4] =
 /// Those that pods with claims for devices need.
 const DEVICES: [Kind; 3] = [Kind::RESOURCE_CLAIM, Kind::DEVICE_CLASS, Kind::RESOURCE_SLICE];
 
+/// Which kinds are read beside those that always are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Also {
+    pub(super) volumes: bool,
+    pub(super) devices: bool,
+    pub(super) pod_groups: bool,
+}
+
 /// What has changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct About {
@@ -47,20 +55,26 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// Creates the informers. They are consecutive parts of the connection, from `first_part` on.
-    pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng, (volumes, devices): (bool, bool)) -> Surroundings {
+    pub(super) fn new(user: &Rc<str>, first_part: u16, mut rng: Rng, also: Also) -> Surroundings {
         let make = |(kind, part): (&Kind, u16)| {
             let rng = Rng::from_seed(mix(rng.next_u64(), u64::from(part)));
             (informer(*kind, user, part, rng), View::new(*kind, &[]))
         };
-        let storage = STORAGE.iter().filter(|_| volumes);
-        let devices = DEVICES.iter().filter(|_| devices);
-        let kinds = KINDS.iter().chain(storage).chain(devices);
+        let storage = STORAGE.iter().filter(|_| also.volumes);
+        let devices = DEVICES.iter().filter(|_| also.devices);
+        let groups = [Kind::POD_GROUP].iter().filter(|_| also.pod_groups);
+        let kinds = KINDS.iter().chain(storage).chain(devices).chain(groups);
         Surroundings { read: kinds.zip(first_part..).map(make).collect(), changes: Vec::new() }
     }
 
     /// Whether all kinds have been listed.
     pub(super) fn is_synced(&self) -> bool {
         self.read.iter().all(|(_, view)| view.is_synced())
+    }
+
+    /// A PodGroup as it is known.
+    pub(super) fn pod_group(&self, key: &ObjectKey) -> Option<&Object> {
+        self.read.iter().find(|(_, view)| view.kind() == Kind::POD_GROUP)?.1.get(key)
     }
 
     /// The revision of the view of claims for devices; `None` if they are not read.
@@ -122,6 +136,7 @@ fn tell(core: &mut Scheduler, now: Now, key: &ObjectKey, object: Option<&Object>
             let labels = object.map(|o| o.meta().labels.as_ref().unwrap_or(&none));
             core.namespace_changed(now, name, labels);
         }
+        Kind::POD_GROUP => core.pod_group_changed(now, key, object),
         Kind::POD_DISRUPTION_BUDGET => core.budget_changed(namespace, name, object.and_then(budget)),
         kind if STORAGE.contains(&kind) => core.storage_changed(now, key, object),
         kind if DEVICES.contains(&kind) => core.devices_changed(now, key, object),

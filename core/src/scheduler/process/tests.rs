@@ -11,6 +11,7 @@ use crate::api::{
     Call, DeleteOptions, FromServer, Patch, Precondition, ReqId, Request, Subresource, ToServer, WriteOptions,
 };
 use crate::apiserver::{self, Answered, ApiServer, ConnId};
+use crate::features::FeatureGates;
 use crate::limits;
 use crate::machine::{Machine, Mono, Now, Wall};
 use crate::object::{Kind, Milli, Object, ObjectKey, Pod, Text};
@@ -51,14 +52,22 @@ pub(super) struct Cluster {
     bound: BTreeMap<String, Rc<str>>,
     pub(super) extenders: Rc<[Extender]>,
     pub(super) extends: Extends,
+    features: FeatureGates,
 }
 
 impl Cluster {
     pub(super) fn new(seed: u64) -> Cluster {
+        Cluster::with(seed, FeatureGates::default())
+    }
+
+    /// A cluster with these gates.
+    pub(super) fn with(seed: u64, features: FeatureGates) -> Cluster {
+        let config = apiserver::Config { features, ..apiserver::Config::default() };
         let mut cluster = Cluster {
+            features,
             now: Now { mono: Mono::ZERO, wall: Wall(1_700_000_000_000_000) },
             store: MemoryStore::new(),
-            api: ApiServer::new(apiserver::Config::default(), Rng::from_seed(seed)),
+            api: ApiServer::new(config, Rng::from_seed(seed)),
             lines: Vec::new(),
             rng: Rng::from_seed(seed + 1),
             count: 1,
@@ -84,9 +93,8 @@ impl Cluster {
     }
 
     fn process(&mut self, identity: &str, leader_elect: bool) -> SchedulerProcess {
-        let extenders = Rc::clone(&self.extenders);
-        let config =
-            SchedulerConfig { identity: identity.into(), leader_elect, extenders, ..SchedulerConfig::default() };
+        let (identity, extenders, features) = (identity.into(), Rc::clone(&self.extenders), self.features);
+        let config = SchedulerConfig { identity, leader_elect, extenders, features, ..SchedulerConfig::default() };
         SchedulerProcess::new(config, Rng::from_seed(self.rng.next_u64()))
     }
 
@@ -203,6 +211,11 @@ impl Cluster {
 
     pub(super) fn pods(&self) -> Vec<&Pod> {
         self.api.cached(Kind::POD).filter_map(|(_, o)| o.get()).collect()
+    }
+
+    /// An object as the API server knows it.
+    pub(super) fn object(&self, key: &ObjectKey) -> Option<&Object> {
+        self.api.cached_object(key)
     }
 
     pub(super) fn bound(&self) -> usize {

@@ -6,6 +6,7 @@
 
 mod devices;
 mod evict;
+mod gangs;
 mod gpu;
 mod naive;
 mod profiles;
@@ -51,6 +52,8 @@ enum Move {
     Store(storage::Change),
     /// Changes claims for devices, devices and classes.
     Publish(devices::Change),
+    /// Changes a PodGroup.
+    Group(gangs::Change),
 }
 
 const NAMESPACES: [&str; 2] = ["d", "e"];
@@ -242,14 +245,14 @@ fn pod_spec() -> impl Strategy<Value = Value> {
     let constraints = prop_oneof![2 => none(), 1 => prop::collection::vec(spread(), 1..3)];
     let scheduler = (0..12usize, pick(&["", "", "0", "1", "0-1", "2", "x", "0-64"]));
     let claims = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(pick(&["c0", "c1"]), 1..3)];
-    let claims = (claims, devices::pod_claims());
+    let claims = (claims, (devices::pod_claims(), gangs::of_pod()));
     ((own_spec(), scheduler), constraints, terms, who, claims).prop_map(
         |(
             (mut spec, (scheduler, devices)),
             constraints,
             (near, far, liked, disliked),
             (namespace, labels, priority, never, owned),
-            (claims, device_claims),
+            (claims, (device_claims, group)),
         )| {
             let (required, preferred) =
                 ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution");
@@ -261,6 +264,9 @@ fn pod_spec() -> impl Strategy<Value = Value> {
             spec["volumes"] = claims.into_iter().map(volume).collect();
             if !device_claims.is_empty() {
                 spec["resourceClaims"] = json!(device_claims);
+            }
+            if let Some(group) = group {
+                spec["schedulingGroup"] = json!({"podGroupName": group});
             }
             if spec["containers"][0]["image"] == "c" {
                 let image = json!({"name": "image", "image": {"reference": "r/v:1"}});
@@ -295,6 +301,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
                     .prop_map(|(ns, team)| Move::Namespace(ns, team)),
                 5 => storage::change().prop_map(Move::Store),
                 5 => devices::change().prop_map(Move::Publish),
+                2 => gangs::change().prop_map(Move::Group),
             ];
             let rest = prop::collection::vec(one, 1..50);
             (devices::beginning(), rest).prop_map(|(first, rest)| {
@@ -361,7 +368,7 @@ struct Play {
 
 /// Carries out moves. After each one, every decision must be one that the naive scheduler could have made.
 fn play(profiles: Vec<Profile>, moves: &[Move]) {
-    let s = Scheduler::new(&profiles, Rng::from_seed(7));
+    let s = Scheduler::new(&profiles, Rng::from_seed(7)).with_gangs(true);
     let mut p = Play { s, world: World { profiles, ..World::default() }, now: Now { mono: Mono(0), wall: Wall(0) } };
     for (i, m) in moves.iter().enumerate() {
         p.carry_out(i, m);
@@ -401,7 +408,7 @@ impl Play {
                 let p = pod(&self.world.profiles, &format!("p{i}"), spec, None);
                 self.s.pod_changed(now, &p);
                 let mut p = Naive::new(p, None);
-                p.waits = self.world.profile(&p.pod).is_some() && self.world.waits_for_claims(&p);
+                p.waits = self.world.profile(&p.pod).is_some();
                 self.world.pods.insert(p.pod.name().to_owned(), p);
             }
             Move::Foreign(n, spec) => {
@@ -450,6 +457,7 @@ impl Play {
             }
             Move::Store(change) => self.store(change),
             Move::Publish(change) => self.publish(change),
+            Move::Group(change) => self.change_group(change),
             Move::Select(what, namespace, value, allowed) => self.select(*what, namespace, *value, *allowed),
             Move::Namespace(name, team) => {
                 let labels: Option<Labels> = team.map(|t| Labels::from([("team".to_owned(), t.to_owned())]));
@@ -491,17 +499,23 @@ impl Play {
     }
 
     fn decide(&mut self) {
-        let waiting = self.world.pods.values().filter(|p| p.waits && !self.world.waits_for_claims(p));
+        let ready = |p: &&Naive| !self.world.waits_for_claims(p) && !self.world.waits_for_group(p);
+        let waiting = self.world.pods.values().filter(|p| p.waits).filter(ready);
         for name in waiting.map(|p| p.pod.name().to_owned()).collect::<Vec<_>>() {
             self.world.pods.get_mut(&name).unwrap().waits = false;
         }
         while let Some(decision) = self.s.next(self.now) {
+            if let Decision::Gang(decision) = &decision {
+                self.check_gang(decision);
+                continue;
+            }
             let (Decision::Bind { pod, .. } | Decision::Unschedulable { pod, .. }) = &decision else {
                 panic!("it has no extenders: {decision:?}")
             };
             let name = pod.name().to_owned();
             let p = &self.world.pods[&name];
-            assert!(!p.waits, "{name} is tried, but its claims are not there");
+            assert!(!p.waits, "{name} is tried, but its claims or its group are not there");
+            assert!(!self.world.waits_for_group(p) && self.world.gang(p).is_none(), "{name} is tried alone");
             let nominated = p.nominated.as_ref().and_then(|n| self.world.nodes.get(n));
             let nominated = nominated.filter(|n| self.world.refusal(p, n).is_none());
             match decision {
@@ -523,7 +537,10 @@ impl Play {
                     p.on = Some(node.to_string());
                     p.nominated = None;
                 }
-                Decision::AskNodes { .. } | Decision::AskVictims { .. } | Decision::Failed { .. } => {
+                Decision::Gang(_)
+                | Decision::AskNodes { .. }
+                | Decision::AskVictims { .. }
+                | Decision::Failed { .. } => {
                     unreachable!("it was looked at above")
                 }
                 Decision::Unschedulable { message, nomination, idle, .. } => {
@@ -611,7 +628,9 @@ impl Play {
             self.s.handle_timeout(self.now);
             self.decide();
         }
-        let mine = |p: &Naive| p.on.is_none() && self.world.profile(&p.pod).is_some();
+        // Whether a gang fits may depend on which of equally good nodes are drawn.
+        let alone = |p: &Naive| !self.world.waits_for_group(p) && self.world.gang(p).is_none();
+        let mine = |p: &Naive| p.on.is_none() && self.world.profile(&p.pod).is_some() && alone(p);
         for (name, p) in self.world.pods.iter().filter(|(_, p)| mine(p)) {
             assert!(self.world.best(p).is_empty(), "{name} waits, but could run");
         }

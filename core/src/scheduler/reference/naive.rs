@@ -36,7 +36,7 @@ pub struct Naive {
     pub steps: Vec<Step>,
     /// What was decided for its claims for devices and is not stored yet.
     pub allocations: Vec<(ClaimName, Allocation)>,
-    /// Whether it has never been tried, since its claims are not there.
+    /// Whether it has never been tried, since its claims or its group are not there.
     pub waits: bool,
 }
 
@@ -58,6 +58,8 @@ pub struct World {
     pub storage: Storage,
     /// Claims for devices, and devices.
     pub devices: Devices,
+    /// The least number of pods of each group that is a gang; none of one that is not.
+    pub groups: BTreeMap<super::gangs::Name, Option<usize>>,
 }
 
 const RESOURCES: [&str; 5] = ["cpu", "memory", "ephemeral-storage", "example.com/gpu", GPU];

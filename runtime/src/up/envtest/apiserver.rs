@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use skeg_core::apiserver::plug_ins;
 use skeg_core::auth::Mode;
 use skeg_core::controllers::LoadBalancerRange;
+use skeg_core::features::FeatureGates;
 use skeg_sim::scenario::Scheduling;
 use tokio::net::TcpListener;
 
@@ -243,6 +244,7 @@ pub(super) fn run(args: Vec<OsString>) -> Result<Exit, String> {
         service_cidr: args.service_cluster_ip_range,
         node_port_range: args.service_node_port_range,
         disabled_plug_ins: args.disabled_plug_ins()?,
+        features: FeatureGates::default(),
     };
     let (certificate, key) = args.certificate()?;
     let client_ca = args.client_ca_file.as_deref().map(read).transpose()?;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use skeg_core::client::ElectionTimes;
 use skeg_core::controllers::{LoadBalancerRange, PodRanges};
+use skeg_core::features::FeatureGates;
 use tokio::net::TcpListener;
 
 use super::args::{AuthorizationMode, EtcdArgs, LOAD_BALANCERS, LogFormat, cidr};
@@ -113,6 +114,11 @@ struct RunArgs {
     /// The network of cluster IPs, the same on all servers.
     #[arg(long, value_name = "CIDR", value_parser = cidr)]
     service_cluster_ip_range: Option<([u8; 4], u8)>,
+    /// Features that are off by default, the same on all servers: `GenericWorkload=true,GangScheduling=true`
+    /// (docs/scheduler.md).
+    #[arg(long, value_name = "NAME=BOOL,...", default_value = "", hide_default_value = true,
+        value_parser = FeatureGates::parse)]
+    feature_gates: FeatureGates,
     /// Give each node a range of addresses for its pods, out of the cluster's; agents use it for their pods' network
     /// (`skeg agent --docker-network`). All servers are given the same.
     #[arg(long, requires = "cluster_cidr")]
@@ -208,6 +214,7 @@ impl RunArgs {
         }
         let mut api = ApiOptions::default();
         api.service_cidr = self.service_cluster_ip_range.unwrap_or(api.service_cidr);
+        api.features = self.feature_gates;
         let pod_ranges = self.pod_ranges(api.service_cidr)?;
         let dir = self.pki.as_deref().expect("it is required");
         let runtime = service::http_threads()?;

@@ -20,6 +20,7 @@ mod missing;
 mod network_policy;
 mod persistent_volume;
 mod persistent_volume_claim;
+mod pod_group;
 mod pod_template;
 mod priority_class;
 mod resource_claim;
@@ -40,7 +41,8 @@ use k8s_openapi::api::{
     admissionregistration::v1 as admissionregistration_v1, authentication::v1 as authentication_v1,
     authorization::v1 as authorization_v1, autoscaling::v2 as autoscaling_v2, certificates::v1 as certificates_v1,
     core::v1 as core_v1, flowcontrol::v1 as flowcontrol_v1, networking::v1 as networking_v1, node::v1 as node_v1,
-    rbac::v1 as rbac_v1, resource::v1 as resource_v1, scheduling::v1 as scheduling_v1, storage::v1 as storage_v1,
+    rbac::v1 as rbac_v1, resource::v1 as resource_v1, scheduling::v1 as scheduling_v1,
+    scheduling::v1alpha2 as scheduling_v1alpha2, storage::v1 as storage_v1,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions_v1;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration_v1;
@@ -261,6 +263,8 @@ json_kinds! {
         RESOURCE_CLAIM resource_v1::ResourceClaim;
         RESOURCE_CLAIM_TEMPLATE resource_v1::ResourceClaimTemplate;
         RESOURCE_SLICE resource_v1::ResourceSlice;
+        WORKLOAD scheduling_v1alpha2::Workload;
+        POD_GROUP scheduling_v1alpha2::PodGroup;
     }
     without rules {
         CSI_NODE storage_v1::CSINode;

@@ -57,6 +57,23 @@ fn capabilities_beside_a_denied_escalation() {
 }
 
 #[test]
+fn the_group_of_a_pod_has_a_name() {
+    check(pod_with("schedulingGroup", json!({"podGroupName": "g"})), &[]);
+    let none = "schedulingGroup: Invalid value: \"\": must specify one of: `podGroupName`";
+    check(pod_with("schedulingGroup", json!({})), &[&format!("spec.{none}")]);
+    check(template_with("schedulingGroup", json!({})), &[&format!("spec.template.spec.{none}")]);
+    check(
+        pod_with("schedulingGroup", json!({"podGroupName": "G"})),
+        &[
+            "spec.schedulingGroup.podGroupName: Invalid value: \"G\": a lowercase RFC 1123 subdomain must consist of lower \
+           case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+           'example.com', regex used for validation is \
+           '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ],
+    );
+}
+
+#[test]
 fn a_template_without_a_spec_is_one_mistake() {
     let mut bare = deployment();
     bare["spec"]["template"].as_object_mut().unwrap().remove("spec");
