@@ -114,6 +114,11 @@ fn quota() {
 }
 
 #[test]
+fn gangs() {
+    check_changes("gangs", &["Pod"], &["PodGroup"], &[]);
+}
+
+#[test]
 fn cron_job() {
     check("cron_job", &["CronJob", "Job"], &[]);
 }

@@ -23,6 +23,7 @@ mod endpoints;
 mod evictions;
 mod exchanges;
 mod floor;
+mod gangs;
 mod generation;
 mod guards;
 mod jobs;
@@ -137,6 +138,9 @@ invariants! {
     /// on: for its taints, its labels, its ports in use, the pods that it keeps away from, or those that it is spread
     /// with.
     BoundAsSeen "bound-as-seen"
+    /// Of a gang, at least its least number of pods is bound soon after the first, unless something disturbs the
+    /// control plane or a pod of it is deleted.
+    GangsBindTogether "gangs-bind-together"
     /// At most one candidate acts as leader of a role.
     OneLeader "one-leader"
     /// Creates, updates and bindings of a leader are carried out only while it leads.
@@ -311,6 +315,7 @@ pub struct Checkers {
     allocatable: allocatable::Allocatable,
     binding: binding::Binding,
     floor: floor::Floor,
+    gangs: gangs::Gangs,
     /// Which processes lead their roles.
     pub leaders: leaders::Leaders,
     replicas: replicas::Replicas,
@@ -359,10 +364,12 @@ impl Checkers {
         self.owners.committed(commit);
         self.silence.check_pods(commit, report);
         self.zones.check_due(commit, self.silence.calm_since(), report);
+        self.gangs.check_due(commit, self.silence.calm_since(), report);
         let lag = self.silence.lag(commit.at);
         match commit.new.or(commit.old) {
             Some(Object::Pod(_)) => {
                 self.binding.pod(commit, report);
+                self.gangs.pod(commit);
                 self.allocatable.pod(commit, report);
                 self.replicas.pod(commit, report);
                 self.claims.pod(commit, report);

@@ -143,6 +143,20 @@ const PLANTED: &[(Invariant, fn(&mut World))] = &[
     (Invariant::NodeOverAllocatable, |w| bind(w, "waiting", "node-0")),
     (Invariant::PodBoundTwice, |w| bind(w, "never", "node-9")),
     (Invariant::PodBoundTwice, |w| bind(w, "waiting", "node-9")),
+    (Invariant::GangsBindTogether, |w| {
+        w.put(object(json!({"apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup",
+            "metadata": {"name": "gang", "namespace": "default", "uid": "gang"},
+            "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}}})));
+        w.put(object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "one-of-two", "namespace": "default", "uid": "one"},
+            "spec": {"schedulerName": "nobody", "schedulingGroup": {"podGroupName": "gang"},
+                "containers": [{"name": "c", "image": "i"}]}})));
+        bind(w, "one-of-two", "node-0");
+        // What is due is looked at when something is committed.
+        w.run_to(100);
+        w.put(object(json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "later", "namespace": "default", "uid": "later"}})));
+    }),
     (Invariant::AvailableFloor, |w| {
         let set = objects(&w.store, Kind::REPLICA_SET).next().expect("the Deployment has one").key();
         w.tamper(&set, |set| {
