@@ -203,6 +203,7 @@ impl NodeRuntime {
             | RuntimeCommand::ListImages { .. }
             | RuntimeCommand::RemoveImage { .. }
             | RuntimeCommand::Measure { .. }
+            | RuntimeCommand::UpdateContainer { .. }
             | RuntimeCommand::Stats { .. } => self.rng.duration(ms(1), ms(5)),
         };
         if self.trouble() {
@@ -331,6 +332,8 @@ impl NodeRuntime {
             }
             RuntimeCommand::Stats { op } => self.stats(op, profiles),
             RuntimeCommand::ListImages { op } => RuntimeEvent::ImagesListed { op, result: Ok(self.image_disk()) },
+            // What a simulated container may use limits nothing that it does.
+            RuntimeCommand::UpdateContainer { op, .. } => RuntimeEvent::Updated { op, result: Ok(()) },
             RuntimeCommand::Measure { op, pods } => {
                 RuntimeEvent::Measured { op, result: Ok(self.node_use(&pods, profiles)) }
             }

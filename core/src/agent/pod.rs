@@ -309,6 +309,8 @@ pub(super) enum What {
     Stop(u16),
     Probe(u16, ProbeKind),
     RemoveContainer,
+    /// Gives a container these resources.
+    Update(u16, Rc<core_v1::ResourceRequirements>),
     Mount,
     Unmount,
 }
@@ -526,6 +528,7 @@ impl PodState {
             (What::PreStop(i), RuntimeEvent::Probed { result, .. }) => self.pre_stop_ended(i, result, ctx),
             (What::Stop(i), RuntimeEvent::Stopped { result, .. }) => self.stop_ended(i, result, ctx),
             (What::Probe(i, kind), RuntimeEvent::Probed { result, .. }) => self.probed(i, kind, result, ctx),
+            (What::Update(i, given), RuntimeEvent::Updated { result, .. }) => self.updated(i, &given, result, ctx),
             (What::Mount, RuntimeEvent::Mounted { result, .. }) => self.mounted(result, ctx),
             (What::Unmount, RuntimeEvent::Unmounted { result, .. }) => self.unmounted(result, ctx),
             // A dead container that could not be removed is removed together with its sandbox.
@@ -545,6 +548,7 @@ impl PodState {
                 | What::Probe(..)
                 | What::Mount
                 | What::Unmount
+                | What::Update(..)
                 | What::RemoveContainer,
                 _,
             ) => self.doubt(ctx),
@@ -817,7 +821,9 @@ impl PodState {
     pub(super) fn exited(&mut self, i: usize, exit: Exit, ctx: &mut Ctx<'_>) {
         let index = i as u16;
         self.ops.retain(|o| match o.what {
-            What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) | What::Stop(j) => j != index,
+            What::Probe(j, _) | What::PreStop(j) | What::PostStart(j) | What::Stop(j) | What::Update(j, _) => {
+                j != index
+            }
             What::RunSandbox
             | What::StopSandbox
             | What::RemoveSandbox

@@ -344,6 +344,7 @@ impl Pods {
             | RuntimeEvent::Started { op, .. }
             | RuntimeEvent::Stopped { op, .. }
             | RuntimeEvent::Removed { op, .. }
+            | RuntimeEvent::Updated { op, .. }
             | RuntimeEvent::Probed { op, .. } => {
                 let slot = (op.0 >> OP_BITS) as u32;
                 if self.slots.get(slot as usize).is_some_and(Option::is_some) {
@@ -409,7 +410,8 @@ impl Pods {
         for slot in 0..self.slots.len() as u32 {
             let Some(state) = &self.slots[slot as usize] else { continue };
             let there = found.remove(&state.uid).unwrap_or_default();
-            let busy = state.ops.iter().any(|o| !matches!(o.what, What::Probe(..) | What::RemoveContainer));
+            let busy =
+                state.ops.iter().any(|o| !matches!(o.what, What::Probe(..) | What::RemoveContainer | What::Update(..)));
             if busy || state.touched >= number {
                 // The list may be older than this pod's state.
                 self.shared.wants_list |= state.suspect;

@@ -1,18 +1,26 @@
 //! Resizing containers in place: a pod whose containers ask for other resources than they have gets them once the node
 //! has room (kubelet `pkg/kubelet/allocation`, KEP-1287).
 //!
-//! Only simulated containers are resized. Of real ones nothing tells the runtime, so the node says that it cannot.
+//! Simulated containers have at once what they are given. Of real ones the runtime is told, and until it has done so
+//! the status says which resources they still have.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core_v1;
 
 use super::admission::{Amounts, pod_requests};
-use super::pod::{Ctx, PodState, container_spec};
+use super::pod::{Ctx, Life, PodState, What, container_spec};
+use super::runtime::{RuntimeCommand, RuntimeError};
 use crate::limits::RESIZE_RETRY;
 use crate::machine::Mono;
-use crate::object::{Pod, PodCondition, Stamp, Text, resources_of, same_resources};
+use crate::object::{Pod, PodCondition, SharedPodSpec, Stamp, Text, resources_of, same_resources};
 
 /// The condition of a pod whose resize waits.
 pub(super) const PENDING: &str = "PodResizePending";
+/// The condition of a pod whose containers have not yet what they were given.
+pub(super) const IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// What a pod's containers have been given, and why they have not been given what they ask for.
 #[derive(Debug)]
@@ -22,6 +30,10 @@ pub(super) struct Resized {
     waits: Option<Waits>,
     /// When it is tried again.
     retry: Option<Mono>,
+    /// What real containers still have, by name, if it is not what they were given.
+    behind: BTreeMap<String, core_v1::ResourceRequirements>,
+    /// Why the runtime could not give them that, and when it is told again.
+    failed: Option<(String, Mono)>,
 }
 
 #[derive(Debug)]
@@ -37,7 +49,7 @@ impl Resized {
         let allocated = core_v1::PodSpec::clone(&*crate::object::allocated(pod)?);
         let told = pod.status.condition(&Text::from(PENDING));
         let waits = told.map(|c| Waits { reason: c.reason.clone(), message: c.message.clone() });
-        Some(Box::new(Resized { allocated, waits, retry: None }))
+        Some(Box::new(Resized { allocated, waits, retry: None, behind: BTreeMap::new(), failed: None }))
     }
 
     /// The requests that the pod holds on the node.
@@ -47,15 +59,21 @@ impl Resized {
 
     /// When a deferred resize is tried again.
     pub(super) fn retry(&self) -> Option<Mono> {
-        self.retry
+        self.retry.into_iter().chain(self.failed.as_ref().map(|(_, again)| *again)).min()
+    }
+
+    /// What a container was given.
+    fn given(&self, name: &str) -> Option<core_v1::ResourceRequirements> {
+        let all = self.allocated.init_containers.iter().flatten().chain(&self.allocated.containers);
+        all.into_iter().find(|container| container.name == name).map(resources_of)
     }
 
     /// What a container's status says of its resources, beside what every status says.
     pub(super) fn status(&self, name: &str) -> Option<Box<core_v1::ContainerStatus>> {
-        let all = self.allocated.init_containers.iter().flatten().chain(&self.allocated.containers);
-        let given = all.into_iter().find(|container| container.name == name).map(resources_of)?;
+        let given = self.given(name)?;
         let allocated_resources = given.requests.clone();
-        let status = core_v1::ContainerStatus { resources: Some(given), allocated_resources, ..Default::default() };
+        let resources = Some(self.behind.get(name).cloned().unwrap_or(given));
+        let status = core_v1::ContainerStatus { resources, allocated_resources, ..Default::default() };
         Some(Box::new(status))
     }
 
@@ -79,17 +97,114 @@ impl Resized {
     }
 }
 
+impl Resized {
+    /// The condition that says that containers have not yet what they were given.
+    pub(super) fn progress(
+        &self,
+        old: Option<&PodCondition>,
+        generation: Option<i64>,
+        now: Stamp,
+    ) -> Option<PodCondition> {
+        if self.behind.is_empty() {
+            return None;
+        }
+        let (reason, message) = self.failed.as_ref().map_or(("", ""), |(why, _)| ("Error", why.as_str()));
+        Some(PodCondition {
+            type_: Text::from(IN_PROGRESS),
+            status: Text::TRUE,
+            reason: Text::from(reason),
+            message: Text::from(message),
+            observed_generation: generation,
+            last_transition_time: old.map_or(Stamp::NONE, |c| c.last_transition_time).or(now),
+            last_probe_time: Stamp::NONE,
+        })
+    }
+}
+
 impl PodState {
+    /// The spec with the resources that its containers were given, for a runtime of real ones.
+    pub(super) fn given_spec(&self, ctx: &Ctx<'_>) -> SharedPodSpec {
+        let mut spec = self.pod.spec.shared.clone();
+        let resized = self.resized.as_ref().filter(|_| ctx.shared.config.resolve);
+        if let Some(resized) = resized.filter(|resized| !same_resources(&resized.allocated, &spec)) {
+            let own = spec.make_mut();
+            for container in own.init_containers.iter_mut().flatten().chain(&mut own.containers) {
+                container.resources = resized.given(&container.name);
+            }
+        }
+        spec
+    }
+
+    /// Tells the runtime of the resources that containers were given and do not have yet.
+    fn actuate(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(resized) = self.resized.as_deref_mut().filter(|resized| !resized.behind.is_empty()) else { return };
+        if resized.failed.as_ref().is_some_and(|(_, again)| *again > ctx.now.mono) {
+            return;
+        }
+        let mut due = Vec::new();
+        for (i, c) in self.containers.iter().enumerate() {
+            let Some(given) = resized.given(&c.name).filter(|_| resized.behind.contains_key(&*c.name)) else {
+                continue;
+            };
+            match (&c.life, c.id()) {
+                (Life::Creating, _) => {}
+                (_, Some(id)) if !c.force_restart => due.push((i as u16, id.clone(), Rc::new(given))),
+                (_, Some(_)) => {}
+                // The next one is created with what it was given.
+                (_, None) => self.write.dirty |= resized.behind.remove(&*c.name).is_some(),
+            }
+        }
+        for (i, container, resources) in due {
+            if self.ops.iter().any(|op| matches!(op.what, What::Update(j, _) if i == j)) {
+                continue;
+            }
+            let what = What::Update(i, Rc::clone(&resources));
+            self.command(ctx, what, Duration::ZERO, |op| RuntimeCommand::UpdateContainer { op, container, resources });
+        }
+    }
+
+    /// Handles that a container has got these resources, or why not.
+    pub(super) fn updated(
+        &mut self,
+        i: u16,
+        has: &core_v1::ResourceRequirements,
+        result: Result<(), RuntimeError>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let (Some(resized), Some(c)) = (self.resized.as_deref_mut(), self.containers.get(usize::from(i))) else {
+            return;
+        };
+        self.write.dirty = true;
+        match result {
+            Ok(()) if resized.given(&c.name).as_ref() == Some(has) => {
+                resized.behind.remove(&*c.name);
+                resized.failed = None;
+            }
+            // It was given others meanwhile.
+            Ok(()) => {
+                resized.behind.insert(c.name.to_string(), has.clone());
+                resized.failed = None;
+            }
+            Err(e) => resized.failed = Some((e.message.to_string(), ctx.now.mono + RESIZE_RETRY)),
+        }
+    }
+
     /// Notes that the pod's containers are to have other resources.
     pub(super) fn resources_changed(&mut self, new: &Pod) {
         if self.resized.is_none() && !same_resources(&self.pod.spec.shared, &new.spec.shared) {
             let allocated = core_v1::PodSpec::clone(&self.pod.spec.shared);
-            self.resized = Some(Box::new(Resized { allocated, waits: None, retry: None }));
+            let (behind, failed) = (BTreeMap::new(), None);
+            self.resized = Some(Box::new(Resized { allocated, waits: None, retry: None, behind, failed }));
         }
     }
 
     /// Gives the containers the resources that they ask for, if the node has them.
     pub(super) fn resize(&mut self, ctx: &mut Ctx<'_>) {
+        self.give(ctx);
+        self.actuate(ctx);
+    }
+
+    fn give(&mut self, ctx: &mut Ctx<'_>) {
         let Some(resized) = self.resized.as_deref_mut().filter(|_| self.admitted) else { return };
         let spec = &self.pod.spec.shared;
         resized.retry = None;
@@ -104,13 +219,7 @@ impl PodState {
         }
         let (held, asks) = (resized.requests(), pod_requests(spec));
         let told = resized.waits.take();
-        let refused = match ctx.shared.config.resolve {
-            true => {
-                Some(("Infeasible", "In-place resize is not supported for real containers on this node".to_owned()))
-            }
-            false => ctx.shared.room.refuses(&held, &asks),
-        };
-        if let Some((reason, message)) = refused {
+        if let Some((reason, message)) = ctx.shared.room.refuses(&held, &asks) {
             self.write.dirty |= told.is_none_or(|told| *message != *told.message.as_str());
             resized.retry = (reason == "Deferred").then(|| ctx.now.mono + RESIZE_RETRY);
             resized.waits = Some(Waits { reason: Text::from(reason), message: Text::from(&*message) });
@@ -124,7 +233,12 @@ impl PodState {
             let old =
                 before.containers.iter().chain(before.init_containers.iter().flatten()).find(|o| o.name == *c.name);
             if let (Some(old), Some(new)) = (old, container_spec(&self.pod, c)) {
+                let differs = resources_of(old) != resources_of(new);
                 c.force_restart |= c.is_up() && restarts(old, new);
+                if ctx.shared.config.resolve && differs {
+                    resized.behind.entry(c.name.to_string()).or_insert_with(|| resources_of(old));
+                    resized.failed = None;
+                }
             }
         }
     }

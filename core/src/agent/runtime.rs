@@ -430,6 +430,8 @@ pub enum RuntimeCommand {
     StartContainer { op: OpId, container: ContainerId },
     /// Asks a container to stop, and kills it after this many seconds. Completed when the container has stopped.
     StopContainer { op: OpId, container: ContainerId, grace_seconds: u32 },
+    /// Gives a running container other resources.
+    UpdateContainer { op: OpId, container: ContainerId, resources: Rc<core_v1::ResourceRequirements> },
     /// Removes a stopped container.
     RemoveContainer { op: OpId, container: ContainerId },
     /// Runs a probe or a hook against a container. `address` is the pod's, if it is known to be needed.
@@ -514,6 +516,10 @@ pub enum RuntimeEvent {
         result: Result<(), RuntimeError>,
     },
     Stopped {
+        op: OpId,
+        result: Result<(), RuntimeError>,
+    },
+    Updated {
         op: OpId,
         result: Result<(), RuntimeError>,
     },

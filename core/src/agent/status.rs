@@ -334,13 +334,17 @@ impl PodState {
         });
         let is_own = |c: &PodCondition| {
             OWN_CONDITIONS.contains(&c.type_)
-                || self.resized.is_some() && c.type_ == *resize::PENDING
+                || self.resized.is_some() && (c.type_ == *resize::PENDING || c.type_ == *resize::IN_PROGRESS)
                 || self.disrupts().is_some() && c.type_ == Text::DISRUPTION_TARGET
         };
         let foreign = self.pod.status.conditions.iter().filter(|c| !is_own(c));
         let pending = self.resized.as_ref().and_then(|resized| {
             let old = self.write.base.condition(&Text::from(resize::PENDING));
             resized.condition(old, self.pod.meta.generation, Stamp::of(now.wall))
+        });
+        let progress = self.resized.as_ref().and_then(|resized| {
+            let old = self.write.base.condition(&Text::from(resize::IN_PROGRESS));
+            resized.progress(old, self.pod.meta.generation, Stamp::of(now.wall))
         });
         let disrupted = self.disrupts().map(|message| PodCondition {
             type_: Text::DISRUPTION_TARGET,
@@ -356,7 +360,7 @@ impl PodState {
                 .or(Stamp::of(now.wall)),
             last_probe_time: Stamp::NONE,
         });
-        let more = pending.into_iter().chain(disrupted);
+        let more = pending.into_iter().chain(progress).chain(disrupted);
         // The store keeps many versions of statuses, so no spare capacity is allocated.
         let mut all = Vec::with_capacity(OWN_CONDITIONS.len() + foreign.clone().count() + more.size_hint().0);
         all.extend(own);

@@ -82,6 +82,7 @@ impl PodState {
             What::PreStop(i) => return self.pre_stop_ended(i, Err(late()), ctx),
             What::PostStart(i) => return self.post_start_ended(i, Err(late()), ctx),
             What::RemoveContainer => return,
+            What::Update(i, given) => return self.updated(i, &given, Err(late()), ctx),
             What::Mount => return self.mounted(Err(late()), ctx),
             What::Unmount => return self.unmounted(Err(late()), ctx),
             What::RunSandbox => self.sandbox.life = SandboxLife::None,

@@ -207,7 +207,7 @@ impl PodState {
         ContainerSpec {
             sandbox,
             pod_uid: Rc::clone(&self.uid),
-            pod: self.pod.spec.shared.clone(),
+            pod: self.given_spec(ctx),
             name: Rc::clone(&c.name),
             attempt: c.runs,
             ephemeral: c.ephemeral.as_ref().map(|e| Rc::clone(&e.spec)),

@@ -252,6 +252,7 @@ impl Node {
             | RuntimeCommand::ListImages { .. }
             | RuntimeCommand::RemoveImage { .. }
             | RuntimeCommand::Measure { .. }
+            | RuntimeCommand::UpdateContainer { .. }
             | RuntimeCommand::Stats { .. } => return,
         };
         self.asked.insert(op, (now, asked));
@@ -329,6 +330,7 @@ impl Node {
             | RuntimeEvent::ImagesListed { .. }
             | RuntimeEvent::ImageRemoved { .. }
             | RuntimeEvent::Measured { .. }
+            | RuntimeEvent::Updated { .. }
             | RuntimeEvent::SandboxGone { .. }
             | RuntimeEvent::Reachable(_) => {}
         }

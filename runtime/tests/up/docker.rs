@@ -406,6 +406,23 @@ fn probes_hooks_and_stops_reach_the_container() {
     let previous = log(&cluster, "web", "?container=web&previous=true");
     assert!(!previous.contains("not found"), "the log of the run before is kept: {previous}");
 
+    // It gets other resources while it runs.
+    let limits = |cpu: &str, memory: &str| json!({"limits": {"cpu": cpu, "memory": memory}});
+    let grows = with(container("c", "exec sleep 1000"), "resources", limits("100m", "32Mi"));
+    create(&cluster, "grows", json!({"containers": [grows]}));
+    wait(&cluster, "grows", "/status/containerStatuses/0/ready", json!(true));
+    let more = json!([{"name": "c", "resources": {"requests": {"cpu": "150m", "memory": "48Mi"},
+        "limits": {"cpu": "150m", "memory": "48Mi"}}}]);
+    let kind = ("Content-Type", "application/strategic-merge-patch+json");
+    let patch = json!({"spec": {"containers": more}}).to_string();
+    let resized = cluster.send("PATCH", &format!("{PODS}/grows/resize"), &[kind], patch.as_bytes());
+    assert_eq!(resized.code, 200, "{}", resized.text());
+    wait(&cluster, "grows", "/status/containerStatuses/0/resources/limits/memory", json!("48Mi"));
+    let files = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; exit 0";
+    let [_, stdout, ..] = exec(&cluster, "grows", &["sh", "-c", files]);
+    assert_eq!(stdout.trim(), (48 << 20).to_string());
+    assert_eq!(pod(&cluster, "grows")["status"]["containerStatuses"][0]["restartCount"], 0);
+
     // A container that is asked to stop has its grace period for it.
     let script = "trap 'echo bye; exit 0' TERM; echo ready; while true; do sleep 0.1; done";
     create(&cluster, "polite", json!({"containers": [container("c", script)]}));

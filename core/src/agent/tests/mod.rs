@@ -141,6 +141,7 @@ fn command_name(command: &RuntimeCommand) -> &'static str {
         | RuntimeCommand::ListImages { .. }
         | RuntimeCommand::RemoveImage { .. }
         | RuntimeCommand::Measure { .. }
+        | RuntimeCommand::UpdateContainer { .. }
         | RuntimeCommand::RemoveContainer { .. }
         | RuntimeCommand::Probe { .. }
         | RuntimeCommand::Stats { .. } => "",
@@ -329,6 +330,16 @@ impl World {
                 let images = self.runtime.images.iter().map(image).collect();
                 let result = Ok(super::ImageDisk { capacity: 10_000, available: 0, images });
                 self.tell(Duration::ZERO, RuntimeEvent::ImagesListed { op, result });
+            }
+            RuntimeCommand::UpdateContainer { op, container, resources } => {
+                assert!(self.runtime.containers.contains_key(&container), "it is there");
+                let limits = serde_json::to_value(&resources.limits).unwrap();
+                self.runtime.mounted.push(format!("update {}", limits["cpu"].as_str().unwrap_or("-")));
+                let result = match &self.runtime.busy_directory {
+                    Some(why) => Err(RuntimeError { reason: "".into(), message: why.as_str().into() }),
+                    None => Ok(()),
+                };
+                self.tell(seconds(1.0), RuntimeEvent::Updated { op, result });
             }
             RuntimeCommand::Measure { op, pods } => {
                 let result = Ok(super::NodeUse { pods: self.uses(&pods), ..self.runtime.node.clone() });

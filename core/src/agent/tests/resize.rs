@@ -59,3 +59,47 @@ fn a_container_restarts_if_its_policy_says_so() {
     world.run_for(60.0);
     assert_eq!(state(&world, &key), "2 - 1");
 }
+
+/// `cpu limit, reason of the condition that it is in progress, what the runtime was told`.
+fn real(world: &World, key: &ObjectKey) -> String {
+    let status = serde_json::to_value(world.pod(key).status.to_whole()).unwrap();
+    let progress = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PodResizeInProgress");
+    let progress = progress.map_or("done".to_owned(), |c| format!("goes on {}", c["reason"].as_str().unwrap_or("")));
+    let has = &status["containerStatuses"][0]["resources"]["limits"]["cpu"];
+    let told: Vec<&str> = world.runtime.mounted.iter().filter_map(|told| told.strip_prefix("update ")).collect();
+    format!("{} {} {}", has.as_str().unwrap_or("-"), progress.trim(), told.join(","))
+}
+
+#[test]
+fn the_runtime_of_real_containers_is_told() {
+    let mut world = ready_world();
+    world.config.resolve = true;
+    world.restart_agent();
+    let limits = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
+    let key = world.apply("p", json!({"containers": [with(container("a", "app:1"), "resources", limits("1"))]}));
+    world.run_for(10.0);
+    let resize = |world: &mut World, cpu: &str, seconds: f64| {
+        world.edit(&key, |pod| pod["spec"]["containers"][0]["resources"] = limits(cpu));
+        world.run_for(seconds);
+    };
+    resize(&mut world, "2", 0.5);
+    assert_eq!(real(&world, &key), "1 goes on 2");
+    resize(&mut world, "3", 5.0);
+    assert_eq!(real(&world, &key), "3 done 2,3", "one after the other");
+    resize(&mut world, "1000", 5.0);
+    assert_eq!(real(&world, &key), "3 done 2,3", "there is no such room");
+    // A container that starts anew has what it was given, and not what its spec asks for.
+    let id = world.runtime.containers.keys().next().unwrap().clone();
+    world.exit(&id, 1);
+    world.run_for(20.0);
+    let spec = &world.runtime.containers.values().last().unwrap().spec;
+    assert_eq!(spec.attempt, 1);
+    let has = spec.container().unwrap().resources.as_ref().unwrap().limits.as_ref().unwrap()["cpu"].0.clone();
+    assert_eq!(has, "3");
+    world.runtime.busy_directory = Some("it is too small".to_owned());
+    resize(&mut world, "2", 5.0);
+    assert_eq!(real(&world, &key), "3 goes on Error 2,3,2");
+    world.runtime.busy_directory = None;
+    world.run_for(120.0);
+    assert_eq!(real(&world, &key), "2 done 2,3,2,2", "it is told again");
+}

@@ -450,6 +450,13 @@ impl Docker {
                     driver.happened(move || RuntimeEvent::Stopped { op, result: result.map_err(error) });
                 });
             }
+            RuntimeCommand::UpdateContainer { op, container: ContainerId(id), resources } => {
+                let (path, body) = (format!("/containers/{id}/update"), spec::update(&resources));
+                self.spawn(async move {
+                    let result = driver.engine.post(&path, Some(&body)).await.map(drop).map_err(plain);
+                    driver.happened(move || RuntimeEvent::Updated { op, result: result.map_err(error) });
+                });
+            }
             RuntimeCommand::RemoveContainer { op, container: ContainerId(id) } => {
                 let path = format!("/containers/{id}?force=1&v=1");
                 self.spawn(async move {
@@ -754,5 +761,5 @@ pub fn identity(data_dir: Option<&Path>, address: std::net::SocketAddr) -> (Path
 /// What a Docker node does not do yet, to be said when it starts.
 pub const NOT_YET: [&str; 2] = [
     "volumes other than emptyDir, hostPath, configMap, secret, downwardAPI, projected, and claims of hostPath and local",
-    "resize in place; eviction by soft thresholds and by the memory that all pods may have",
+    "resize of pods as a whole; eviction by soft thresholds and by the memory that all pods may have",
 ];

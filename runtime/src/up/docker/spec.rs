@@ -412,6 +412,13 @@ fn limits(spec: &core_v1::Container, host: &mut Value) {
     }
 }
 
+/// What a running container is given in place of what it had.
+pub fn update(resources: &core_v1::ResourceRequirements) -> Value {
+    let mut host = json!({});
+    limits(&core_v1::Container { resources: Some(resources.clone()), ..Default::default() }, &mut host);
+    host
+}
+
 /// How soon the kernel kills it when the node's memory is short (`GetContainerOOMScoreAdjust`).
 fn oom_score(pod: &core_v1::PodSpec, spec: &core_v1::Container, memory: i64) -> i64 {
     match qos_class(pod) {
@@ -610,6 +617,15 @@ mod tests {
         check(tight.clone(), none(), "/HostConfig/SecurityOpt", json!(["no-new-privileges"]));
         check(tight.clone(), none(), "/HostConfig/CapDrop", json!(["ALL"]));
         check(tight, none(), "/HostConfig/ReadonlyRootfs", json!(true));
+    }
+
+    #[test]
+    fn an_update_says_what_a_new_container_would_be_given() {
+        let resources = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "1Mi"}});
+        let update = super::update(&serde_json::from_value(resources).unwrap());
+        let want = json!({"CpuPeriod": 100_000, "CpuQuota": 20_000, "CpuShares": 102, "Memory": 1 << 20,
+            "MemorySwap": 1 << 20});
+        assert_eq!(update, want);
     }
 
     #[test]
