@@ -12,6 +12,7 @@ use super::gpu::{Devices, Gpus};
 use super::images::Images;
 use super::peers::ClassId;
 use super::resources::{ResourceId, ResourceNames};
+use super::scores::{Part, balance_without};
 use super::shape::{HostPort, Shape, Taint};
 use crate::limits;
 use crate::object::{Meta, NameMap, Node, ObjectMeta, ReportedNodeStatus};
@@ -54,6 +55,8 @@ pub struct Nodes {
     allocatable: Vec<Vec<i64>>,
     requested: Vec<Vec<i64>>,
     nonzero: [Vec<i64>; 2],
+    /// How balanced CPU and memory are; -1 where a node lacks one of them.
+    balance: Vec<i64>,
     ports: Vec<Ports>,
     gpus: Vec<Gpus>,
     /// By slot: counts changes of the node itself, as opposed to its pods.
@@ -134,6 +137,11 @@ impl Nodes {
     /// How much of a resource the pods on each node request, by slot; `None` of one that nobody has named.
     pub fn requested_by_slot(&self, resource: ResourceId) -> Option<&[i64]> {
         self.requested.get(usize::from(resource.0)).map(Vec::as_slice)
+    }
+
+    /// How balanced CPU and memory of the nodes are, by slot; -1 where a node lacks one of them.
+    pub fn balance_by_slot(&self) -> &[i64] {
+        &self.balance
     }
 
     /// [`Self::nonzero_requested`] by slot.
@@ -374,6 +382,7 @@ impl Nodes {
             self.gpus.push(Gpus::default());
             self.generation.push(0);
             self.changed_at.push(0);
+            self.balance.push(-1);
             let columns = self.allocatable.iter_mut().chain(&mut self.requested).chain(&mut self.nonzero);
             columns.for_each(|column| column.push(0));
         } else {
@@ -403,9 +412,20 @@ impl Nodes {
         }
     }
 
+    fn balance_now(&self, i: usize) -> i64 {
+        let part = |resource: ResourceId| {
+            let (capacity, used) =
+                (self.allocatable.get(usize::from(resource.0))?, &self.requested[usize::from(resource.0)]);
+            Some(Part { capacity: capacity[i], used: used[i], asked: 0 })
+        };
+        let parts = part(ResourceId::CPU).zip(part(ResourceId::MEMORY));
+        parts.and_then(|(cpu, memory)| balance_without(&[cpu, memory])).unwrap_or(-1)
+    }
+
     /// Records that a slot has changed.
     pub fn touch(&mut self, slot: Slot) {
         self.changed_at[slot as usize] = self.now();
+        self.balance[slot as usize] = self.balance_now(slot as usize);
         self.log.push_back(slot);
         let most = limits::SCHEDULER_CHANGES.max(self.names.len()) * 2;
         if self.log.len() > most {

@@ -12,7 +12,7 @@ use super::framework::{NORMALIZED, Reads, filter, normalized_score, plain_score,
 use super::gpu::Ask;
 use super::profile::{Plugin, Strategy};
 use super::resources::ResourceId;
-use super::scores::{Part, balance_of_parts, left};
+use super::scores::{Part, balance_from, balance_of_parts, left, most_balance};
 use super::shape::Shape;
 use super::table::usage;
 
@@ -23,12 +23,17 @@ pub fn best(shape: &Rc<Shape>, priority: i32, nodes: &Nodes) -> Vec<Slot> {
     let mut scores: Vec<(Slot, i64)> = Vec::with_capacity(nodes.len());
     // The places in it of those whose normalised scores are not zero.
     let mut raws: Vec<(usize, [i64; NORMALIZED])> = Vec::new();
+    // The best score of the quick ones: their normalised scores are alike, so that a lower one is not the best of all.
+    let mut top = i64::MIN;
     for slot in 0..nodes.slots() {
         if let Some(quick) = &quick
             && nodes.is_quiet(slot)
             && (nominated.is_empty() || nominated.binary_search(&slot).is_err())
         {
-            scores.extend(quick.score(slot as usize).map(|score| (slot, score)));
+            if let Some(score) = quick.score(slot as usize, top) {
+                top = score;
+                scores.push((slot, score));
+            }
             continue;
         }
         let present = nodes.is_present(slot);
@@ -77,6 +82,8 @@ struct Quick<'a> {
     fit: [(Column<'a>, i64); 2],
     /// The same as NodeResourcesBalancedAllocation does; `None` if the shape asks for neither.
     balanced: Option<[Column<'a>; 2]>,
+    /// How balanced the nodes are without the pod, if that is known of these resources; -1 of a node where it is not.
+    without: Option<&'a [i64]>,
     /// The weights of these plug-ins.
     weights: (i64, i64),
 }
@@ -111,11 +118,13 @@ impl<'a> Quick<'a> {
         if shape.scored.len() != 2 || fit[0].1 + fit[1].1 <= 0 {
             return None;
         }
+        let usual = matches!(shape.balanced[..], [(ResourceId::CPU, _), (ResourceId::MEMORY, _)]);
         let checked = std::iter::once((ResourceId::PODS, 1)).chain(shape.checked());
         Some(Quick {
             checked: checked.map(|(resource, asked)| column(resource, asked)).collect::<Option<_>>()?,
             fit,
             balanced,
+            without: usual.then(|| nodes.balance_by_slot()),
             weights: (
                 rules.weights.of(Plugin::NodeResourcesFit),
                 rules.weights.of(Plugin::NodeResourcesBalancedAllocation),
@@ -123,8 +132,8 @@ impl<'a> Quick<'a> {
         })
     }
 
-    /// The score of a node; `None` if the shape does not fit it.
-    fn score(&self, slot: usize) -> Option<i64> {
+    /// The score of a node; `None` if the shape does not fit it, or if the score is less than `least`.
+    fn score(&self, slot: usize, least: i64) -> Option<i64> {
         let fits = |c: &Column<'_>| c.asked <= c.allocatable[slot].wrapping_sub(c.requested[slot]);
         if !self.checked.iter().all(fits) {
             return None;
@@ -137,10 +146,16 @@ impl<'a> Quick<'a> {
                 weights += weight;
             }
         }
-        let fit = if weights == 0 { 0 } else { sum / weights };
+        let fit = self.weights.0 * if weights == 0 { 0 } else { sum / weights };
         let part = |c: &Column<'_>| Part { capacity: c.allocatable[slot], used: c.requested[slot], asked: c.asked };
-        let balance = self.balanced.as_ref().map_or(0, |[a, b]| balance_of_parts(&[part(a), part(b)]));
-        Some(self.weights.0 * fit + self.weights.1 * balance)
+        let Some([a, b]) = &self.balanced else { return Some(fit).filter(|score| *score >= least) };
+        let score = match self.without.map(|without| without[slot]) {
+            // Most nodes are not worth the divisions: no balance makes them the best.
+            Some(without) if without >= 0 && fit + self.weights.1 * most_balance(without) < least => return None,
+            Some(without) if without >= 0 => fit + self.weights.1 * balance_from(without, &[part(a), part(b)]),
+            Some(_) | None => fit + self.weights.1 * balance_of_parts(&[part(a), part(b)]),
+        };
+        Some(score).filter(|score| *score >= least)
     }
 }
 

@@ -92,6 +92,26 @@ impl Part {
     }
 }
 
+/// How balanced a node with these two resources is without the pod; `None` if it lacks one of them.
+pub fn balance_without(parts: &[Part; 2]) -> Option<i64> {
+    let [a, b] = parts;
+    Some(balance_of_two(a.fraction(0)?, b.fraction(0)?))
+}
+
+/// The same as [`balance_of_parts`], of a node whose [`balance_without`] is known.
+pub fn balance_from(without: i64, parts: &[Part; 2]) -> i64 {
+    let [a, b] = parts;
+    match (a.fraction(1), b.fraction(1)) {
+        (Some(a), Some(b)) => change(balance_of_two(a, b), without),
+        _ => balance_of_parts(parts),
+    }
+}
+
+/// The highest score that a node can get whose [`balance_without`] is known.
+pub fn most_balance(without: i64) -> i64 {
+    change(evenness(0.0), without)
+}
+
 /// The score of a node with these resources.
 pub fn balance_of_parts(parts: &[Part]) -> i64 {
     if let [a, b] = parts {

@@ -8,7 +8,9 @@ mod node_resources_fit;
 mod pod_topology_spread;
 mod taint_toleration;
 
-pub use balanced_allocation::{BalancedAllocation, Part, balance_of_parts};
+pub use balanced_allocation::{
+    BalancedAllocation, Part, balance_from, balance_of_parts, balance_without, most_balance,
+};
 pub use gpu_share::GpuShareScore;
 pub use inter_pod_affinity::affinity_score;
 pub use node_affinity::PreferredNodeAffinity;
