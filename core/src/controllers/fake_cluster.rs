@@ -161,7 +161,10 @@ impl Fake {
                 }
                 let held =
                     matches!(&next, Object::Namespace(n) if n.spec.finalizers.as_ref().is_some_and(|f| !f.is_empty()));
-                let done = next.is_deleting() && !held && next.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
+                // A pod that is being deleted stays until it is deleted without grace, whoever writes its status.
+                let stays = *subresource == Subresource::Status && next.kind() == Kind::POD;
+                let is_free = next.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
+                let done = next.is_deleting() && !held && !stays && is_free;
                 if done { self.remove(&next.key()) } else { self.put(next) }
             }
             Write::SetScale { key, replicas, rv, .. } => {

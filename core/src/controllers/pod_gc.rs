@@ -115,7 +115,9 @@ impl PodGcController {
         if let Some(node) = views.get::<core_v1::Node>(key) {
             self.missing.remove(key);
             if is_out_of_service(node) {
-                plan.writes.extend(pods().filter(|p| p.meta.deletion_timestamp.is_some()).map(force_delete));
+                let going = || pods().filter(|p| p.meta.deletion_timestamp.is_some());
+                plan.writes.extend(going().filter_map(|p| failed(p, None)));
+                plan.writes.extend(going().map(force_delete));
             }
             return plan;
         }
@@ -133,8 +135,7 @@ impl PodGcController {
             plan.wait_for(Kind::NODE, limits::GARBAGE_RETRY);
             return plan;
         }
-        plan.writes
-            .extend(pods().filter_map(|p| orphaned(p, now)).map(|p| Write::Update(p.into(), Subresource::Status)));
+        plan.writes.extend(pods().filter_map(|p| failed(p, Some(orphaned(now)))));
         plan.writes.extend(pods().map(force_delete));
         plan
     }
@@ -150,6 +151,7 @@ impl PodGcController {
                 Some(node) => node.is_some_and(is_out_of_service),
             };
             if lost {
+                plan.writes.extend(failed(pod, None));
                 plan.writes.push(force_delete(pod));
             }
             return plan;
@@ -173,32 +175,41 @@ impl PodGcController {
     }
 }
 
-/// The pod with phase Failed because its node is gone; `None` if it has already terminated.
-fn orphaned(pod: &Pod, now: Now) -> Option<Pod> {
+/// Gives a pod the phase Failed, which no agent will, and a condition; `None` if it has already terminated. Whoever holds
+/// it by a finalizer until it has ended, as a Job does, lets it go then.
+fn failed(pod: &Pod, condition: Option<PodCondition>) -> Option<Write> {
     if is_pod_terminal(pod) {
         return None;
     }
     let mut next = pod.clone();
     let status = next.status_mut();
     status.phase = Text::FAILED;
-    status.conditions.retain(|c| c.type_ != Text::DISRUPTION_TARGET);
-    status.conditions.push(PodCondition {
+    if let Some(condition) = condition {
+        status.conditions.retain(|c| c.type_ != condition.type_);
+        status.conditions.push(condition);
+    }
+    Some(Write::Update(next.into(), Subresource::Status))
+}
+
+/// That a pod is disrupted because its node is gone.
+fn orphaned(now: Now) -> PodCondition {
+    PodCondition {
         type_: Text::DISRUPTION_TARGET,
         status: Text::TRUE,
         reason: "DeletionByPodGC".into(),
         message: "PodGC: node no longer exists".into(),
         last_transition_time: Stamp::of(now.wall),
         ..PodCondition::default()
-    });
-    Some(next)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::PodGcController;
+    use crate::api::Subresource;
     use crate::client::Change;
-    use crate::controllers::Controller;
     use crate::controllers::fake_cluster::{Fake, at, node, pod, with};
+    use crate::controllers::{Controller, Write};
     use crate::object::{Kind, Object, ObjectKey, Revision};
     use serde_json::json;
 
@@ -259,6 +270,22 @@ mod tests {
                 fake.step(&mut gc, &key, at(0));
                 assert_eq!(left(&fake).len(), expect, "{text} by {key}");
             }
+        }
+    }
+
+    #[test]
+    fn what_no_agent_ends_has_failed_first() {
+        let deleting = json!({"metadata": {"deletionTimestamp": "2024-01-01T00:00:00Z", "finalizers": ["a/b"]}});
+        for (phase, first) in [("Pending", "Failed"), ("Succeeded", "")] {
+            let going = with(with(pod("p1", ""), deleting.clone()), json!({"status": {"phase": phase}}));
+            let mut fake = Fake::new(KINDS, [going.clone()]);
+            let plan = fake.step(&mut PodGcController::default(), &going.key(), at(0));
+            let told = match &plan.writes[0] {
+                Write::Update(object, Subresource::Status) => object.to_json()["status"]["phase"].clone(),
+                _ => json!(""),
+            };
+            assert_eq!(told, first, "{:?}", plan.writes);
+            assert!(matches!(plan.writes.last(), Some(Write::Delete { .. })));
         }
     }
 
