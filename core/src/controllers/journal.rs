@@ -7,7 +7,7 @@
 //! - After a create with an unknown outcome, the next create for the key uses the same generated name, so that the
 //!   child is never created twice.
 //! - A delete with an unknown outcome is sent again before the key is reconciled, so that no second child is chosen for
-//!   deletion.
+//!   deletion; and so is the create of a child by a fixed name where the next decision may make one by another name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -43,7 +43,8 @@ struct Entry {
     revisions: Vec<(Kind, Revision)>,
     gone: Vec<(ObjectKey, Rc<str>)>,
     creates: Vec<Uncertain>,
-    deletes: Vec<Write>,
+    /// Writes to send again.
+    uncertain: Vec<Write>,
     /// The time at which the key began to wait; `None` if it does not wait.
     parked: Option<Mono>,
 }
@@ -53,7 +54,9 @@ impl Entry {
     fn settle(&mut self, views: &Views) {
         self.revisions.retain(|(kind, rv)| views.view(*kind).revision() < *rv);
         self.gone.retain(|(key, uid)| views.view(key.kind).get(key).is_some_and(|o| o.uid() == &**uid));
-        self.creates.retain(|u| !views.has(u.child.kind) || views.view(u.child.kind).get(&u.child).is_none());
+        let shown = |child: &ObjectKey| views.has(child.kind) && views.view(child.kind).get(child).is_some();
+        self.creates.retain(|u| !shown(&u.child));
+        self.uncertain.retain(|write| !matches!(write, Write::Create(object) if shown(&object.key())));
     }
 
     fn waits(&self) -> bool {
@@ -61,7 +64,7 @@ impl Entry {
     }
 
     fn is_empty(&self) -> bool {
-        !self.waits() && self.creates.is_empty() && self.deletes.is_empty()
+        !self.waits() && self.creates.is_empty() && self.uncertain.is_empty()
     }
 }
 
@@ -72,7 +75,7 @@ pub(super) enum Verdict {
     Go,
     /// Wait: the views do not show the key's own writes yet. The journal wakes the key when they do.
     Wait,
-    /// First send these deletes again, because their outcome is unknown.
+    /// First send these writes again, because their outcome is unknown.
     Resolve(Vec<Write>),
 }
 
@@ -121,9 +124,9 @@ impl Journal {
         }
     }
 
-    /// Records that a delete for `key` has an unknown outcome.
-    pub(super) fn uncertain_delete(&mut self, key: &ObjectKey, write: Write) {
-        self.entries.entry(key.clone()).or_default().deletes.push(write);
+    /// Records that a delete for `key`, or a create by a fixed name, has an unknown outcome.
+    pub(super) fn uncertain(&mut self, key: &ObjectKey, write: Write) {
+        self.entries.entry(key.clone()).or_default().uncertain.push(write);
     }
 
     /// Takes the generated name of an earlier create for the same purpose and with an unknown outcome; `None` if there
@@ -163,11 +166,15 @@ impl Journal {
         if let Some(since) = entry.parked.take() {
             self.patience.remove(&(since + limits::OWN_WRITES_PATIENCE, key.clone()));
         }
-        let deletes = std::mem::take(&mut entry.deletes);
+        let mut uncertain = std::mem::take(&mut entry.uncertain);
+        // Nobody waits for the children of what is gone.
+        if views.has(key.kind) && views.view(key.kind).get(key).is_none() {
+            uncertain.retain(|write| !matches!(write, Write::Create(_)));
+        }
         if entry.is_empty() {
             self.entries.remove(key);
         }
-        if deletes.is_empty() { Verdict::Go } else { Verdict::Resolve(deletes) }
+        if uncertain.is_empty() { Verdict::Go } else { Verdict::Resolve(uncertain) }
     }
 
     /// Must be called when the view of a kind has reached a revision. Calls `wake` for each key that waited for it.

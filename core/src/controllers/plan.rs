@@ -36,6 +36,12 @@ pub trait Controller: Any {
     /// and for state that is lost with the process (rate limiters, last-seen times).
     fn reconcile(&mut self, views: &Views, key: &ObjectKey, now: Now) -> Plan;
 
+    /// Whether the create of this child, which has a fixed name, is sent again where its outcome is unknown, before the
+    /// key is reconciled: where the next decision may make a child by another name, and so one too many.
+    fn must_settle(&self, _child: &Object) -> bool {
+        false
+    }
+
     /// A planned write has succeeded; returns an Event to record, such as `SuccessfulCreate`. `object` is the server's
     /// reply: for a create, the child with the name that the runner generated.
     fn succeeded(

@@ -72,6 +72,11 @@ impl Controller for CronJobController {
         sync.plan
     }
 
+    /// A minute later its name is another one.
+    fn must_settle(&self, _job: &Object) -> bool {
+        true
+    }
+
     fn succeeded(
         &mut self,
         views: &Views,
