@@ -216,6 +216,9 @@ impl PodState {
             Life::Exited(e) => e.id.as_ref(),
             Life::Waiting | Life::Pulling | Life::Creating => c.last.as_ref().and_then(|e| e.id.as_ref()),
         };
+        // A container that was made, and maybe not started, is made again: until then its number stays.
+        let runs = i32::try_from(c.runs.saturating_sub(1)).unwrap_or(i32::MAX);
+        let restart_count = runs.max(old.map_or(0, |old| old.restart_count));
         let image = self.image_of_run(c, old);
         let is_running = matches!(c.life, Life::Running(..));
         let ready = match c.role {
@@ -227,7 +230,7 @@ impl PodState {
         ContainerStatus {
             name: Text::from(&c.name),
             ready,
-            restart_count: i32::try_from(c.runs.saturating_sub(1)).unwrap_or(i32::MAX),
+            restart_count,
             image_id: match &*c.image_id {
                 _ if c.runs == 0 => Text::EMPTY,
                 "" => image.clone(),
