@@ -310,10 +310,17 @@ fn job_end(job: &Job) -> Option<(&'static str, String)> {
     })
 }
 
+/// The annotation of a Job that has come to its end also when it has failed.
+pub const MAY_FAIL: &str = "skeg.dev/may-fail";
+
+fn may_fail(job: &Job) -> bool {
+    job.meta.annotations.as_ref().and_then(|all| all.get(MAY_FAIL)).is_some_and(|said| said == "true")
+}
+
 /// Why a Job has not finished; `None` if it has, or is suspended.
 fn job_lags(job: &Job) -> Option<String> {
     match job_end(job) {
-        Some(("Failed", why)) => return Some(format!("it has failed: {why}")),
+        Some(("Failed", why)) => return (!may_fail(job)).then(|| format!("it has failed: {why}")),
         Some(_) => return None,
         None if job.spec.suspend == Some(true) => {
             let active = job.status.active.unwrap_or(0);
@@ -545,7 +552,7 @@ fn cron_job_lags(world: &World, cron_job: &CronJob) -> Option<String> {
     let owned = jobs.filter(|job| controller_of(&job.meta).is_some_and(|c| c.uid == cron_job.uid()));
     let ended = owned.filter_map(|job| job_end(job).map(|(end, why)| (job, end, why)));
     let last = ended.max_by_key(|(job, ..)| job.meta.creation_timestamp.as_ref().map(|t| t.0));
-    if let Some((job, "Failed", why)) = last {
+    if let Some((job, "Failed", why)) = last.filter(|(job, ..)| !may_fail(job)) {
         return Some(format!("its Job {} has failed: {why}", job.name()));
     }
     let holds_back = spec.concurrency_policy.as_deref() == Some("Forbid") && status.active.is_some();

@@ -9,6 +9,7 @@
 mod coverage;
 mod template;
 mod users;
+mod variety;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub fn draw(seed: u64) -> Scenario {
     let rng = &mut stream(seed);
     let nodes = node_count(rng);
     let mut workloads = workload::draw(rng, nodes);
+    let mut more = Vec::new();
+    variety::vary(&mut Rng::stream(seed, "variety", 0), nodes, &mut workloads, &mut more);
     let duration = 3 * BEGIN + Duration::from_secs(rng.below(240));
     let mut scenario = Scenario {
         name: format!("explored-{seed}"),
@@ -55,6 +58,7 @@ pub fn draw(seed: u64) -> Scenario {
         stop_when_converged: false,
     };
     let mut common = workload::common(rng, &workloads);
+    common.extend(more);
     // Drawn apart, so that what else is drawn does not depend on it.
     let of_devices = &mut Rng::stream(seed, "devices", 0);
     if of_devices.chance(1, 6) {

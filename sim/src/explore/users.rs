@@ -9,9 +9,10 @@ use serde_json::json;
 
 use skeg_core::api::{Patch, Propagation};
 use skeg_core::object::ObjectKey;
-use skeg_core::{Kind, Rng};
+use skeg_core::{Kind, Object, Rng};
 
 use super::BEGIN;
+use super::variety::LABEL;
 use super::workload::Workload;
 use crate::fault::{RestartAgent, Skew};
 use crate::files::manifest::rank;
@@ -81,6 +82,10 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
     let mut steps = Steps { rng, together, faults, duration, orphaned: Vec::new(), all: Vec::new() };
     for workload in workloads {
         let begin = if workload.is_own { declare(&mut steps, workload) } else { BEGIN };
+        let service = workload.objects.iter().find(|o| o.kind() == Kind::SERVICE && o.name() == workload.key.name());
+        if let Some(service) = service.filter(|_| workload.is_own && steps.rng.chance(1, 6)) {
+            on_service(&mut steps, service, begin);
+        }
         // A workload that is replaced gets no other actions: they could find it missing.
         let replaces = steps.rng.chance(1, 5);
         for _ in 0..steps.rng.below(5) {
@@ -90,6 +95,9 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
                 on_workload(&mut steps, workload, begin);
             }
         }
+    }
+    if workloads.iter().any(Workload::waits_for_label) {
+        label(&mut steps, nodes);
     }
     let mut free: Vec<&String> = nodes.iter().collect();
     let (mut cordoned, mut deleted, mut tainted) = (Vec::new(), Vec::new(), Vec::new());
@@ -128,6 +136,27 @@ pub fn draw(rng: &mut Rng, scene: &Scene<'_>) -> Vec<Step> {
     let mut steps = steps.all;
     drop_refused_restarts(&mut steps);
     steps
+}
+
+/// Labels all nodes for the pods that wait for that, and again at the end those that have registered anew.
+fn label(steps: &mut Steps<'_>, nodes: &[String]) {
+    let (at, end) = (steps.moment(BEGIN, 0), steps.duration + Duration::from_secs(45));
+    for node in nodes {
+        let key = ObjectKey::new(Kind::NODE, "", node);
+        let patch = Patch::Merge(json!({"metadata": {"labels": {LABEL: "here"}}}));
+        steps.push(at, UserAction::Patch { key: key.clone(), patch: patch.clone() });
+        steps.push(end, UserAction::Patch { key, patch });
+    }
+}
+
+/// Changes the port of a workload's Service, and one time in two takes its node port away.
+fn on_service(steps: &mut Steps<'_>, service: &Object, begin: Duration) {
+    let at = steps.moment(begin, 0);
+    let mut spec = json!({"ports": [{"port": 81, "targetPort": "http"}]});
+    if steps.rng.chance(1, 2) {
+        spec["type"] = json!("ClusterIP");
+    }
+    steps.push(at, UserAction::Patch { key: service.key(), patch: Patch::Merge(json!({"spec": spec})) });
 }
 
 /// Drops restarts that kubectl might refuse: of a Deployment that is also paused, and a second one of a workload, which
@@ -216,14 +245,15 @@ fn on_workload(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
             let (at, later) = (steps.moment(begin, most), steps.seconds(1, most));
             let patch = |suspend| Patch::Merge(json!({"spec": {"suspend": suspend}}));
             steps.push(at, UserAction::Patch { key: key.clone(), patch: patch(true) });
-            // A Job may stay so.
-            if key.kind == Kind::CRON_JOB || steps.rng.chance(3, 4) {
+            // A Job may stay so, unless it keeps failed pods until it replaces them.
+            let stays = key.kind == Kind::JOB && !steps.rng.chance(3, 4) && !workload.has_limit_per_index();
+            if !stays {
                 let back = (at + later).min(steps.duration);
                 steps.push(back, UserAction::Patch { key, patch: patch(false) });
             }
         }
         5 if key.kind == Kind::STATEFUL_SET => {
-            let pod = format!("{}-{}", key.name(), steps.rng.below(workload.replicas));
+            let pod = format!("{}-{}", key.name(), workload.first_ordinal() + steps.rng.below(workload.replicas));
             let key = ObjectKey::new(Kind::POD, key.namespace(), &pod);
             // With its claim, which goes when the pod does.
             if let Some(claim) = workload.claim().filter(|_| workload.is_own && steps.rng.chance(1, 2)) {
@@ -245,6 +275,11 @@ fn on_workload(steps: &mut Steps<'_>, workload: &Workload, begin: Duration) {
             if how != 1 {
                 steps.push(at + patience, delete(Some(0)));
             }
+        }
+        0 if key.kind == Kind::JOB && workload.is_own && !workload.vanishes() => {
+            let parallelism = 1 + steps.rng.below(workload.replicas);
+            let patch = Patch::Merge(json!({"spec": {"parallelism": parallelism}}));
+            steps.push(at, UserAction::Patch { key, patch });
         }
         _ => {}
     }

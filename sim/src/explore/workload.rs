@@ -10,6 +10,7 @@ use skeg_core::{Kind, Object, Rng};
 
 use super::SLOT;
 use super::template::{Placing, config, init_containers, is_placed, template};
+use super::variety::LABEL;
 use crate::scenario::{ImageProfile, Load};
 
 /// The kinds of workloads, by their names in manifests.
@@ -48,15 +49,24 @@ pub fn images(rng: &mut Rng) -> BTreeMap<String, ImageProfile> {
     let (web, task) = (ImageProfile { stop: stop(), ..web }, ImageProfile { stop: stop(), ..task });
     let init = ImageProfile { exit: Some((Duration::from_millis(500), 0)), ..task.clone() };
     let flaky = ImageProfile { stop: stop(), crash_one_in: 4 + rng.below(8), ..web.clone() };
-    [("explore/web", web), ("explore/task", task), ("explore/init", init), ("explore/flaky", flaky)]
-        .map(|(name, profile)| (name.to_owned(), profile))
-        .into()
+    let after = task.exit.map_or(Duration::ZERO, |(after, _)| after);
+    let long = ImageProfile { exit: Some((after + Duration::from_secs(40), 0)), ..task.clone() };
+    let failing = ImageProfile { exit: Some((after, 1)), ..task.clone() };
+    let shaky = ImageProfile { crash_one_in: 3, ..task.clone() };
+    let all = [("web", web), ("task", task), ("init", init), ("flaky", flaky), ("long", long), ("failing", failing)];
+    let all = all.into_iter().chain([("shaky", shaky)]);
+    all.map(|(name, profile)| (format!("explore/{name}"), profile)).collect()
 }
 
 /// The class of pods that may take the place of others.
 pub const URGENT: &str = "explore-urgent";
 /// The class of pods whose place all others may take.
 pub const FILLER: &str = "explore-filler";
+
+/// The class of pods that are urgent and take no place of others.
+pub const PATIENT: &str = "explore-patient";
+/// The class of claims that wait for their first pod.
+pub const WAITING: &str = "explore-waiting";
 
 /// What workloads refer to: classes of priority and of storage; and, one time in four, a quota. Half of the quotas
 /// leave no room for the replacements of pods that are still going.
@@ -70,8 +80,12 @@ pub fn common(rng: &mut Rng, workloads: &[Workload]) -> Vec<Object> {
     let mut objects = vec![
         class(URGENT, 1000),
         class(FILLER, -1000),
+        read(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": PATIENT},
+            "value": 1000, "preemptionPolicy": "Never"})),
         read(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
             "metadata": {"name": "explore"}, "provisioner": "disk.example.com"})),
+        read(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": WAITING},
+            "provisioner": "disk.example.com", "volumeBindingMode": "WaitForFirstConsumer"})),
     ];
     if rng.chance(1, 4) {
         let is_bounded = workloads.iter().all(|workload| !workload.is_daemon() && !workload.ends());
@@ -374,6 +388,11 @@ impl Workload {
         self.objects[0].to_json()["spec"]["volumeClaimTemplates"][0]["metadata"]["name"].as_str().map(str::to_owned)
     }
 
+    /// The number in the name of its first pod, if it is a StatefulSet.
+    pub fn first_ordinal(&self) -> u64 {
+        self.objects[0].to_json()["spec"]["ordinals"]["start"].as_u64().unwrap_or(0)
+    }
+
     /// Whether its pods may not run just anywhere.
     pub fn is_placed(&self) -> bool {
         is_placed(&self.objects[0])
@@ -387,6 +406,17 @@ impl Workload {
     /// Whether it is deleted automatically after it has finished.
     pub fn vanishes(&self) -> bool {
         !self.objects[0].to_json()["spec"]["ttlSecondsAfterFinished"].is_null()
+    }
+
+    /// Whether its pods wait for a label of a node.
+    pub fn waits_for_label(&self) -> bool {
+        let spec = self.objects[0].pod_spec();
+        spec.is_some_and(|spec| spec.node_selector.iter().flatten().any(|(key, _)| key == LABEL))
+    }
+
+    /// Whether each index of its pods may fail so often.
+    pub fn has_limit_per_index(&self) -> bool {
+        !self.objects[0].to_json()["spec"]["backoffLimitPerIndex"].is_null()
     }
 
     /// Whether its pods end by themselves.

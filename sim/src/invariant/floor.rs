@@ -28,6 +28,8 @@ const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 #[derive(Debug, Default)]
 struct Pods {
     ready: i32,
+    /// When pods became ready.
+    gained: VecDeque<f64>,
     /// When pods ceased to be ready.
     lost: VecDeque<f64>,
     /// Pods that have not terminated, by UID, with the time of creation.
@@ -41,6 +43,14 @@ impl Pods {
             self.lost.pop_front();
         }
         self.ready + i32::try_from(self.lost.len()).unwrap_or(i32::MAX)
+    }
+
+    /// How many pods have been ready for this many seconds, and so may count as available.
+    fn settled(&mut self, at: f64, least: f64) -> i32 {
+        while self.gained.front().is_some_and(|gained| at - gained > least) {
+            self.gained.pop_front();
+        }
+        (self.ready - i32::try_from(self.gained.len()).unwrap_or(i32::MAX)).max(0)
     }
 }
 
@@ -88,8 +98,11 @@ impl Floor {
         for (uid, size) in sizes.iter().filter(|(uid, _)| *uid != set.uid()) {
             available += self.pods.get_mut(uid).map_or(0, |pods| pods.available(commit.at)).min(*size);
         }
-        let own = self.pods.get_mut(set.uid()).map_or((0, 0), |pods| (pods.ready, pods.available(commit.at)));
-        // Where no ready pod has to go, only pods that are not available are given up.
+        // With `minReadySeconds`, a pod that is ready is available only later, and a view shows it later still.
+        let least = d.spec.min_ready_seconds.filter(|s| *s > 0).map_or(0.0, |s| f64::from(s) + SHOWN_AFTER);
+        let pods = self.pods.get_mut(set.uid());
+        let own = pods.map_or((0, 0), |pods| (pods.settled(commit.at, least), pods.available(commit.at)));
+        // Where no available pod has to go, only pods that are not available are given up.
         let spares = own.0.min(before) == own.0.min(size);
         let keeps = available + own.1.min(size);
         if keeps < floor && !spares && !rescaled {
@@ -110,7 +123,10 @@ impl Floor {
         let Some(owner) = controller_of(&pod.meta).filter(|o| o.kind == "ReplicaSet") else { return };
         let pods = self.pods.entry(owner.uid.clone()).or_default();
         match (counts(old), counts(new)) {
-            (false, true) => pods.ready += 1,
+            (false, true) => {
+                pods.ready += 1;
+                pods.gained.push_back(commit.at);
+            }
             (true, false) => {
                 pods.ready -= 1;
                 pods.lost.push_back(commit.at);

@@ -14,6 +14,7 @@ mod binding;
 mod budgets;
 mod caches;
 mod claims;
+mod conditions;
 mod containers;
 mod counts;
 mod cron_jobs;
@@ -28,6 +29,7 @@ mod generation;
 mod guards;
 mod jobs;
 mod leaders;
+mod limits;
 mod members;
 mod names;
 mod namespaces;
@@ -121,6 +123,9 @@ invariants! {
     /// A Job never counts more succeeded pods than have succeeded, no more pods succeed than it has completions, and it
     /// is complete only when so many have.
     JobCounts "job-counts"
+    /// A Job counts no more failed pods than have failed, fails only for what has happened, and makes no pods after it
+    /// has finished.
+    JobsFailRightly "jobs-fail-rightly"
     /// A Job is deleted for its `ttlSecondsAfterFinished` not before that time has passed, nor much later.
     TtlIsKept "ttl-is-kept"
     /// Nodes that are not ready are tainted for eviction one after another, soon, and none while no node is ready.
@@ -154,7 +159,10 @@ invariants! {
     ChildOutlivesOwner "child-outlives-owner"
     /// The garbage collector never deletes what existed when its owner was deleted with orphan propagation.
     OrphansSurvive "orphans-survive"
-    /// An object's `metadata.generation` never decreases, and its UID never changes.
+    /// An owner that is deleted in the foreground goes after the dependents that block its deletion.
+    ForegroundWaits "foreground-waits"
+    /// An object's `metadata.generation` never decreases, that of a workload increases with its spec, and its UID never
+    /// changes.
     GenerationCounts "generation-counts"
     /// Every eviction uses up one of the disruptions that the PodDisruptionBudget allows.
     BudgetIsSpent "budget-is-spent"
@@ -206,6 +214,8 @@ invariants! {
     NamespacesGoEmpty "namespaces-go-empty"
     /// No more pods are created than a ResourceQuota allows.
     QuotaHolds "quota-holds"
+    /// Containers of new pods are within the bounds of the LimitRanges of their namespace, and have their defaults.
+    LimitsAreKept "limits-are-kept"
     /// A pod is Ready only while its containers are, fails only if it may, one that has ended stays so, and no deletion
     /// is taken back.
     StatusesAddUp "statuses-add-up"
@@ -220,6 +230,10 @@ invariants! {
     /// At the end of a run, sets of pods and PodDisruptionBudgets count the pods that there are, and no more is kept of
     /// the past than history limits say.
     CountsAtRest "counts-at-rest"
+    /// At the end of a run, nothing is left whose controller is gone.
+    OrphansAtRest "orphans-at-rest"
+    /// At the end of a run, a Deployment's conditions and revision are those of what there is.
+    ConditionsAtRest "conditions-at-rest"
     /// At the end of a run, a Service's EndpointSlices list exactly its ready pods.
     EndpointsAtRest "endpoints-at-rest"
     /// At the end of a run, every node's service table is the one computed from the store, and each cluster IP leads to
@@ -343,6 +357,7 @@ pub struct Checkers {
     evictions: evictions::Evictions,
     overdue: overdue::Overdue,
     quotas: quotas::Quotas,
+    limits: limits::Limits,
     rolling: rolling::Rolling,
     rollouts: rollouts::Rollouts,
     surplus: surplus::Surplus,
@@ -361,7 +376,7 @@ impl Checkers {
     pub fn commit<'a>(&mut self, commit: &Commit<'a>) {
         let report = &mut self.report;
         generation::check(commit, report);
-        self.owners.committed(commit);
+        self.owners.committed(commit, self.silence.lag(commit.at), report);
         self.silence.check_pods(commit, report);
         self.zones.check_due(commit, self.silence.calm_since(), report);
         self.gangs.check_due(commit, self.silence.calm_since(), report);
@@ -379,6 +394,7 @@ impl Checkers {
                 self.deletions.pod(commit, report);
                 self.budgets.pod(commit, report);
                 self.quotas.pod(commit, report);
+                self.limits.pod(commit, report);
                 self.rolling.pod(commit);
                 self.stops.pod(commit);
                 self.surplus.pod(commit);
@@ -399,7 +415,7 @@ impl Checkers {
             }
             Some(Object::Job(job)) => {
                 self.replicas.job(job);
-                self.jobs.job(commit, job, report);
+                self.jobs.job(commit, job, lag, report);
                 self.cron_jobs.job(commit, lag, report);
             }
             Some(Object::CronJob(cron_job)) => self.cron_jobs.cron_job(commit.at, cron_job),
@@ -423,6 +439,7 @@ impl Checkers {
             Some(Object::Dynamic(d)) if d.kind == Kind::RESOURCE_CLAIM => self.devices.claim(commit, report),
             Some(Object::Dynamic(d)) if d.kind == Kind::PERSISTENT_VOLUME_CLAIM => self.claims.claim(commit, report),
             Some(Object::Dynamic(d)) if d.kind == Kind::RESOURCE_QUOTA => self.quotas.quota(commit),
+            Some(Object::Dynamic(d)) if d.kind == Kind::LIMIT_RANGE => self.limits.range(commit),
             Some(
                 Object::Lease(_)
                 | Object::Endpoints(_)
@@ -499,9 +516,12 @@ impl Checkers {
 pub fn unsettled(world: &World) -> Option<(Invariant, String)> {
     let statuses = statuses::at_rest(world).map(|what| (Invariant::StatusesAtRest, what));
     let counts = || counts::at_rest(&world.store).map(|what| (Invariant::CountsAtRest, what));
+    let conditions = || conditions::at_rest(&world.store).map(|what| (Invariant::ConditionsAtRest, what));
     let endpoints = || endpoints::at_rest(&world.store).map(|what| (Invariant::EndpointsAtRest, what));
     let tables = || proxies::at_rest(world).map(|what| (Invariant::ProxiesAtRest, what));
     let names = || names::at_rest(world).map(|what| (Invariant::NamesAtRest, what));
     let quotas = || quotas::at_rest(&world.store).map(|what| (Invariant::QuotasAtRest, what));
-    statuses.or_else(counts).or_else(endpoints).or_else(tables).or_else(names).or_else(quotas)
+    let orphans = || owners::at_rest(&world.store).map(|what| (Invariant::OrphansAtRest, what));
+    let workloads = statuses.or_else(counts).or_else(conditions).or_else(orphans);
+    workloads.or_else(endpoints).or_else(tables).or_else(names).or_else(quotas)
 }

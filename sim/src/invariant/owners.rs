@@ -4,15 +4,23 @@
 //!
 //! `orphans-survive`: it never deletes an object that existed already when its owner was deleted with orphan
 //! propagation.
+//!
+//! `foreground-waits`: an owner that is deleted in the foreground goes after the dependents that block its deletion,
+//! unless somebody deletes it otherwise, too.
+//!
+//! `orphans-at-rest`: at the end of a run, nothing is left whose controller is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skeg_core::Wall;
 use skeg_core::api::{DeleteOptions, Propagation};
 use skeg_core::controllers::GarbageCollector;
-use skeg_core::object::{Kind, Object, ObjectKey, Revision};
-use skeg_core::store::StoreKey;
+use skeg_core::object::{Kind, Object, ObjectKey, Revision, controller_of};
+use skeg_core::store::{MemoryStore, StoreKey};
 
 use super::{Asked, Commit, Invariant, Report};
+use crate::clock::EPOCH;
+use crate::converge::{is_of_cron_job, objects};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -24,6 +32,8 @@ pub(super) struct Owners {
     orphaning: BTreeMap<String, Revision>,
     /// Those that somebody wants to be deleted with another propagation. The last one to be carried out counts.
     overruled: BTreeSet<String>,
+    /// Those that somebody wants to be deleted before their dependents.
+    hurried: BTreeSet<String>,
     /// Those that wait, or have waited, for their dependents to be deleted.
     waiting: BTreeSet<String>,
 }
@@ -32,8 +42,49 @@ fn has_finalizer(object: &Object, name: &str) -> bool {
     object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == name)
 }
 
+/// The kinds of what controllers make.
+const DEPENDENTS: [Kind; 5] =
+    [Kind::POD, Kind::REPLICA_SET, Kind::JOB, Kind::CONTROLLER_REVISION, Kind::PERSISTENT_VOLUME_CLAIM];
+
+/// Returns a description of the first object whose controller is gone, or `None`. Those of CronJobs come and go.
+pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
+    DEPENDENTS.into_iter().flat_map(|kind| objects(store, kind)).filter(|o| !is_of_cron_job(store, o)).find_map(
+        |object| {
+            let owner = controller_of(object.meta())?;
+            let kind = Kind::by_api_version(&owner.api_version, &owner.kind)?;
+            let namespace = if kind.row().namespaced { object.namespace() } else { "" };
+            let stored = store.object(&ObjectKey::new(kind, namespace, &owner.name));
+            let lives = stored.is_some_and(|stored| stored.uid() == owner.uid);
+            (!lives).then(|| format!("{} is there, and its owner {} {} is gone", object.key(), owner.kind, owner.name))
+        },
+    )
+}
+
+/// A dependent that blocks the deletion of an owner and is not so new that a view may not show it.
+fn blocks(commit: &Commit<'_>, owner: &Object, lag: f64) -> Option<ObjectKey> {
+    let blocking = |child: &&Object| {
+        let mut owners = child.meta().owner_references.iter().flatten();
+        owners.any(|o| o.uid == owner.uid() && o.block_owner_deletion == Some(true))
+    };
+    let is_old = |child: &&Object| {
+        let created = child.meta().creation_timestamp.as_ref().map_or(0, |at| Wall::from_time(at).0 - EPOCH);
+        commit.at - created as f64 / 1e6 > lag
+    };
+    let all = DEPENDENTS.into_iter().flat_map(|kind| objects(commit.store, kind));
+    all.filter(blocking).find(is_old).map(Object::key)
+}
+
 impl Owners {
-    pub fn committed(&mut self, commit: &Commit<'_>) {
+    /// Notes an owner's deletion, and checks that it has waited. A view may lag by `lag` seconds.
+    pub fn committed(&mut self, commit: &Commit<'_>, lag: f64, report: &mut Report) {
+        if let (Some(owner), None) = (commit.old, commit.new)
+            && has_finalizer(owner, FOREGROUND)
+            && !self.hurried.contains(owner.uid())
+            && let Some(child) = blocks(commit, owner, lag)
+        {
+            let what = format!("{} is gone, and {child} was to go first", owner.key());
+            report.broken(Invariant::ForegroundWaits, commit.at, what);
+        }
         let Some(new) = commit.new.filter(|new| new.is_deleting()) else { return };
         if has_finalizer(new, ORPHAN) {
             self.orphaning.entry(new.uid().to_owned()).or_insert(new.rv());
@@ -44,6 +95,10 @@ impl Owners {
     }
 
     fn overrule(&mut self, asked: &Asked<'_>, key: &ObjectKey, options: &DeleteOptions) {
+        let foreground = options.propagation == Some(Propagation::Foreground);
+        if let Some(owner) = asked.store.object(key).filter(|_| !foreground) {
+            self.hurried.insert(owner.uid().to_owned());
+        }
         if options.propagation.is_some_and(|propagation| propagation != Propagation::Orphan)
             && let Some(owner) = asked.store.object(key)
         {

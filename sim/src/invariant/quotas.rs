@@ -3,13 +3,14 @@
 //!
 //! `quotas-at-rest`: at the end of a run, `status.used` of each ResourceQuota equals the actual usage.
 //!
-//! Only quotas without scopes are checked, and of their resources only object counts, pods that have not terminated,
-//! and the requests of the containers of those pods. A resource is skipped if a pod's requests are harder to compute
-//! (sidecars, overhead, pod-level requests).
+//! Of their resources only object counts are checked, pods that have not terminated, and the requests of the containers
+//! of those pods. A resource is skipped if a pod's requests are harder to compute (sidecars, overhead, pod-level
+//! requests). Quotas with a `scopeSelector` are not checked, and those with scopes at the end only.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use skeg_core::object::{Kind, Milli, Object, ObjectKey, Pod};
 use skeg_core::store::MemoryStore;
 
@@ -62,29 +63,32 @@ impl Quotas {
 pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
     objects(store, Kind::RESOURCE_QUOTA).find_map(|object| {
         let value = object.to_json();
-        if !value["spec"]["scopes"].is_null() || !value["spec"]["scopeSelector"].is_null() {
+        if !value["spec"]["scopeSelector"].is_null() {
             return None;
         }
+        let scopes = value["spec"]["scopes"].as_array().into_iter().flatten();
+        let scopes: Option<Vec<Scope>> = scopes.map(|scope| Scope::of(scope.as_str()?)).collect();
+        let scopes = scopes?;
         let key = object.key();
         if value["status"]["hard"] != value["spec"]["hard"] {
             return Some(format!("{key}: the limits of its spec are not those of its status"));
         }
         value["status"]["used"].as_object().into_iter().flatten().find_map(|(name, said)| {
             let said = said.as_str().and_then(|q| Milli::parse(q).ok())?;
-            let live = live(store, object.namespace(), name)?;
+            let live = live(store, object.namespace(), name, &scopes)?;
             let (said_text, live_text) = (said.to_decimal(), live.to_decimal());
             (said != live).then(|| format!("{key}: {said_text} {name} are said to be used, and there are {live_text}"))
         })
     })
 }
 
-fn live(store: &MemoryStore, namespace: &str, name: &str) -> Option<Milli> {
+fn live(store: &MemoryStore, namespace: &str, name: &str, scopes: &[Scope]) -> Option<Milli> {
     let here = |kind: Kind| objects(store, kind).filter(|o| o.namespace() == namespace);
     if let Some(resource) = name.strip_prefix("count/") {
         let kind = Kind::all_stored().find(|kind| kind.row().qualified() == resource)?;
         return Some(Milli::units(here(kind).count() as i64));
     }
-    let pods = || here(Kind::POD).filter_map(running);
+    let pods = || here(Kind::POD).filter_map(running).filter(|pod| scopes.iter().all(|scope| scope.has(pod)));
     match name {
         "pods" => Some(Milli::units(pods().count() as i64)),
         "services" => Some(Milli::units(here(Kind::SERVICE).count() as i64)),
@@ -96,6 +100,40 @@ fn live(store: &MemoryStore, namespace: &str, name: &str) -> Option<Milli> {
             let asked: Option<Vec<i128>> =
                 pods().filter(|_| is_plain).map(|pod| requested(&pod.spec, resource)).collect();
             is_plain.then(|| asked.map(|asked| Milli(asked.iter().sum())))?
+        }
+    }
+}
+
+/// Pods to which a quota is limited.
+enum Scope {
+    /// Those that ask for nothing, or those that ask for something.
+    BestEffort(bool),
+    /// Those with a deadline, or those without.
+    Terminating(bool),
+}
+
+impl Scope {
+    /// `None` for a scope that is not checked.
+    fn of(name: &str) -> Option<Scope> {
+        Some(match name {
+            "BestEffort" => Scope::BestEffort(true),
+            "NotBestEffort" => Scope::BestEffort(false),
+            "Terminating" => Scope::Terminating(true),
+            "NotTerminating" => Scope::Terminating(false),
+            _ => return None,
+        })
+    }
+
+    fn has(&self, pod: &Pod) -> bool {
+        let some = |list: Option<&BTreeMap<String, Quantity>>| list.is_some_and(|list| !list.is_empty());
+        let asks = |c: &Container| {
+            let resources = c.resources.as_ref();
+            some(resources.and_then(|r| r.requests.as_ref())) || some(resources.and_then(|r| r.limits.as_ref()))
+        };
+        let mut containers = pod.spec.containers.iter().chain(pod.spec.init_containers.iter().flatten());
+        match self {
+            Scope::BestEffort(is) => *is != containers.any(asks),
+            Scope::Terminating(is) => *is == pod.spec.active_deadline_seconds.is_some(),
         }
     }
 }

@@ -1,13 +1,15 @@
 //! `statuses-add-up`: a pod is Ready only while all its containers are ready and running; one whose containers are
-//! restarted fails for a reason only; one that has succeeded or failed stays so; and no deletion is taken back.
+//! restarted fails for a reason only; one that has succeeded or failed stays so; no deletion is taken back; containers
+//! are never restarted less often than before, and are as ready as before if nothing has happened to them; and since
+//! when the pod is scheduled does not change.
 //! `statuses-at-rest`: at the end of a run, a container is said to run exactly if it runs on the pod's node.
 
 use std::collections::BTreeMap;
 
 use skeg_core::agent;
-use skeg_core::object::{ContainerState, Kind, Object, Pod, Text};
+use skeg_core::object::{ContainerState, ContainerStatus, Kind, Object, Pod, Text};
 
-use super::reading::{is_ready, is_terminal, phase, place};
+use super::reading::{is_active, is_ready, is_terminal, phase, place};
 use super::{Commit, Invariant, Report};
 use crate::converge::{is_of_cron_job, objects};
 use crate::world::{NodeHost, World};
@@ -32,6 +34,45 @@ pub(super) fn check(commit: &Commit<'_>, report: &mut Report) {
     if old.meta.deletion_timestamp.is_some() && new.meta.deletion_timestamp.is_none() {
         broken("its deletion is taken back".to_owned());
     }
+    if std::ptr::eq(&raw const *old.status, &raw const *new.status) {
+        return;
+    }
+    // Others may have changed to and fro between two reports.
+    let scheduled = |pod: &Pod| {
+        let condition = pod.status.condition(&Text::POD_SCHEDULED).filter(|c| c.status == Text::TRUE);
+        condition.map(|condition| condition.last_transition_time)
+    };
+    if let (Some(before), Some(after)) = (scheduled(old), scheduled(new))
+        && before != after
+    {
+        broken("it is scheduled as before, and since then only".to_owned());
+    }
+    if is_withdrawn(old, new) {
+        broken("its containers are not ready any more, and run as before".to_owned());
+    }
+    let restarts =
+        |name: &Text| old.status.container_statuses.iter().find(|c| c.name == *name).map(|c| c.restart_count);
+    let fewer = new.status.container_statuses.iter().find(|c| restarts(&c.name) > Some(c.restart_count));
+    if let Some(container) = fewer {
+        let (name, count) = (container.name.as_str(), container.restart_count);
+        broken(format!("container {name} was restarted {count} times, and more often before"));
+    }
+}
+
+/// Whether the readiness of a pod's containers is withdrawn although all of them run on, in pods that stay, and nobody
+/// would tell: those without probes.
+fn is_withdrawn(old: &Pod, new: &Pod) -> bool {
+    let ready = |pod: &Pod| pod.status.condition(&Text::CONTAINERS_READY).is_some_and(|c| c.status == Text::TRUE);
+    let probed = new.spec.containers.iter().any(|c| c.readiness_probe.is_some() || c.startup_probe.is_some());
+    if !ready(old) || ready(new) || probed || !is_active(new) {
+        return false;
+    }
+    let (before, after) = (&old.status.container_statuses, &new.status.container_statuses);
+    let same = |pair: (&ContainerStatus, &ContainerStatus)| {
+        let (old, new) = pair;
+        old.name == new.name && old.container_id == new.container_id && is_running(&new.state)
+    };
+    before.len() == after.len() && before.iter().zip(after).all(same)
 }
 
 /// Whether a pod may fail: its containers are not restarted, it is given up for a reason, or it is going anyway.

@@ -1,5 +1,7 @@
 //! Violates every invariant on purpose in a complete world, and checks that the violation is found.
 
+mod workloads;
+
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -901,7 +903,7 @@ fn a_machine_that_never_sleeps_fails_the_run() {
 
 #[test]
 fn what_is_planted_is_found() {
-    for (invariant, plant) in PLANTED {
+    for (invariant, plant) in PLANTED.iter().chain(workloads::PLANTED) {
         let mut world = settled();
         plant(&mut world);
         let found = broken(&mut world);
@@ -911,7 +913,8 @@ fn what_is_planted_is_found() {
 
 #[test]
 fn every_invariant_is_broken_on_purpose() {
-    let mut planted: BTreeSet<Invariant> = PLANTED.iter().map(|(invariant, _)| *invariant).collect();
+    let all = PLANTED.iter().chain(workloads::PLANTED);
+    let mut planted: BTreeSet<Invariant> = all.map(|(invariant, _)| *invariant).collect();
     // Needs a complete run; see `a_run_that_does_not_converge_says_so`.
     planted.insert(Invariant::ConvergedAndKept);
     assert_eq!(planted, Invariant::ALL.iter().copied().collect());

@@ -1,4 +1,5 @@
-//! `victims-are-lesser`: the scheduler deletes a pod only for the sake of a waiting pod of higher priority.
+//! `victims-are-lesser`: the scheduler deletes a pod only for the sake of a waiting pod of higher priority
+//! that may preempt.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +10,7 @@ use super::binding::VIEW_LAG;
 use super::reading::{SCHEDULER, is_terminal};
 use super::{Asked, Commit, Invariant, Report};
 
-/// The priorities of the pods that wait for a node, and of those that have ceased to.
+/// The priorities of the pods that wait for a node and may preempt, and of those that have ceased to.
 #[derive(Debug, Default)]
 pub(super) struct Victims {
     waiting: BTreeMap<ObjectKey, i32>,
@@ -18,7 +19,8 @@ pub(super) struct Victims {
 }
 
 fn waits(pod: &Pod) -> bool {
-    pod.spec.node.is_none() && !is_terminal(pod)
+    let may = pod.spec.preemption_policy.as_deref() != Some("Never");
+    pod.spec.node.is_none() && !is_terminal(pod) && may
 }
 
 fn priority(pod: &Pod) -> i32 {

@@ -101,12 +101,15 @@ pub(super) struct Command {
     /// The API's message at the last rejection of the first task.
     pub(super) refusal: Option<String>,
     pub(super) in_flight: Option<(ReqId, Mono)>,
+    /// Whether what the request in flight acts on was still being declared when it was sent.
+    pub(super) is_early: bool,
     pub(super) wake: Mono,
 }
 
 impl Command {
     pub(super) fn new(tasks: impl IntoIterator<Item = Task>, wake: Mono) -> Command {
-        Command { tasks: tasks.into_iter().collect(), tries: 0, refusal: None, in_flight: None, wake }
+        let tasks = tasks.into_iter().collect();
+        Command { tasks, tries: 0, refusal: None, in_flight: None, is_early: false, wake }
     }
 
     /// When it must be woken.

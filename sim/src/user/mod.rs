@@ -320,6 +320,7 @@ impl User {
     fn send(&mut self, now: Now, command: &mut Command, number: u64, out: &mut Vec<ToServer>) {
         let Some(task) = command.tasks.front() else { return };
         let id = self.ids.next();
+        command.is_early = task.acts_on().is_some_and(|key| self.is_declaring(key));
         command.in_flight = Some((id, now.mono + TIMEOUT));
         self.asked.insert(id, number);
         out.push(ToServer::Request(id, Request::new(&self.user, task.call())));
@@ -341,7 +342,7 @@ impl User {
                 }
                 command.refusal = Some(words);
                 let acts_on = task.acts_on().filter(|_| status.reason == Reason::NotFound);
-                if acts_on.is_some_and(|key| self.is_declaring(key)) {
+                if acts_on.is_some_and(|key| command.is_early || self.is_declaring(key)) {
                     Next::Again(PAUSE)
                 } else if acts_on.is_some_and(|key| self.deleted.contains(key)) {
                     // The same users have deleted it.
