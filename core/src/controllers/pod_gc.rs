@@ -175,8 +175,8 @@ impl PodGcController {
     }
 }
 
-/// Gives a pod the phase Failed, which no agent will, and a condition; `None` if it has already terminated. Whoever holds
-/// it by a finalizer until it has ended, as a Job does, lets it go then.
+/// Gives a pod the phase Failed, which no agent will, and a condition; `None` if it has already terminated. Whoever
+/// holds it by a finalizer until it has ended, as a Job does, lets it go then.
 fn failed(pod: &Pod, condition: Option<PodCondition>) -> Option<Write> {
     if is_pod_terminal(pod) {
         return None;

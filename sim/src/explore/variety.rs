@@ -99,7 +99,8 @@ fn job(rng: &mut Rng, job: &mut Value) {
             may_fail(&mut job["metadata"]);
             job["spec"]["backoffLimitPerIndex"] = json!(rng.below(3));
             if rng.chance(1, 2) {
-                job["spec"]["maxFailedIndexes"] = json!(rng.below(4));
+                let most = job["spec"]["completions"].as_u64().unwrap_or(1).min(3);
+                job["spec"]["maxFailedIndexes"] = json!(rng.below(most + 1));
             }
         }
         5 if never => {

@@ -1,5 +1,6 @@
-//! `conditions-at-rest`: at the end of a run, when all of its pods are available, a Deployment says that it is available
-//! and that its newest ReplicaSet is, whatever came in between, and has that one's revision, which is the highest.
+//! `conditions-at-rest`: at the end of a run, when all of its pods are available, a Deployment says that it is
+//! available and that its newest ReplicaSet is, whatever came in between, and has that one's revision, which is the
+//! highest.
 //!
 //! Not judged: what is paused or being deleted.
 

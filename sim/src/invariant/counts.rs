@@ -115,11 +115,16 @@ fn hoards_revisions(store: &MemoryStore, kind: Kind) -> Option<String> {
         let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);
         let owned = |object: &Object| controller_of(object.meta()).is_some_and(|owner| owner.uid == set.uid());
         let kept = objects(store, Kind::CONTROLLER_REVISION).filter(|revision| owned(revision)).count();
-        let used: BTreeSet<&str> = objects(store, Kind::POD)
+        let mut live: BTreeSet<&str> = objects(store, Kind::POD)
             .filter(|pod| owned(pod))
             .filter_map(|pod| pod.labels()?.get("controller-revision-hash").map(String::as_str))
             .collect();
-        let most = limit + used.len().max(1) + 1;
+        if let Object::StatefulSet(set) = set {
+            live.extend(
+                [&set.status.current_revision, &set.status.update_revision].into_iter().flatten().map(|r| &**r),
+            );
+        }
+        let most = limit + live.len().max(1) + 1;
         (kept > most).then(|| format!("{}: it keeps {kept} revisions, {most} are enough", set.key()))
     })
 }

@@ -1,5 +1,5 @@
-//! `generation-counts`: an object's `metadata.generation` never decreases, that of a workload increases with each change
-//! of its spec, and its UID never changes.
+//! `generation-counts`: an object's `metadata.generation` never decreases, that of a workload increases with each
+//! change of its spec, and its UID never changes.
 
 use std::rc::Rc;
 

@@ -1,9 +1,10 @@
 //! `job-counts`: a Job never counts more succeeded pods than have succeeded, no more pods succeed than it has
 //! completions, and it is complete only when so many have.
 //!
-//! `jobs-fail-rightly`: until a Job comes to its end, it counts no more failed pods than have failed or were deleted; it
-//! fails for its `backoffLimit` only when so many have, or were restarted so often, for its `activeDeadlineSeconds` not
-//! before that time, and for failed indexes only if it may; and long after it has finished it makes no pods.
+//! `jobs-fail-rightly`: until a Job comes to its end, it counts no more failed pods than have failed or were deleted;
+//! it fails for its `backoffLimit` only when so many have, or were restarted so often, for its `activeDeadlineSeconds`
+//! not before that time, and for failed indexes only if it may; and long after it has finished it makes no pods. One
+//! that is suspended does not say when it began.
 //!
 //! `ttl-is-kept`: it is deleted for its `ttlSecondsAfterFinished` not before that time has passed. That it is deleted
 //! soon after, a run that does not converge tells.

@@ -91,6 +91,9 @@ impl Owners {
         }
         if has_finalizer(new, FOREGROUND) {
             self.waiting.insert(new.uid().to_owned());
+            if commit.old.is_some_and(|old| has_finalizer(old, ORPHAN)) {
+                self.overruled.insert(new.uid().to_owned());
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! What happens in the engine without being asked for: containers that end, and the engine itself, which may be
 //! restarted or hang.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use hyper::body::Bytes;
@@ -19,6 +20,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(10);
 /// How often in a row it must not answer to count as down (kubelet `maxWaitForContainerRuntime`: 30 s).
 const MISSES: u32 = 3;
+/// How long what is removed may take to be gone, and after which time it is looked for again.
+const LEAVE: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(100);
 /// How much later than the end of a container the engine may tell that its memory was what ended it.
 const OOM_LAG: Duration = Duration::from_millis(300);
 /// Exit code of a process that was killed.
@@ -116,18 +120,27 @@ pub async fn health(driver: &Driver) {
     }
 }
 
-/// Removes what a cluster that keeps nothing has left behind.
+/// Removes what a cluster that keeps nothing has left behind, and waits until it is gone: somebody else's removal of it
+/// may be under way.
 pub async fn remove_all(driver: &Driver) -> Result<(), Failure> {
-    let all = driver.all().await?;
-    // Sandboxes last: the others share their namespaces.
-    let (sandboxes, containers): (Vec<Found>, Vec<Found>) = all.into_iter().partition(|found| found.is_sandbox);
-    let mut pods: Vec<String> = Vec::new();
-    for found in containers.into_iter().chain(sandboxes) {
-        driver.engine.remove(&format!("/containers/{}?force=1&v=1", found.id)).await?;
-        pods.push(found.pod_uid);
+    let mut pods: BTreeSet<String> = BTreeSet::new();
+    let begun = Instant::now();
+    loop {
+        let all = driver.all().await?;
+        if all.is_empty() {
+            break;
+        }
+        if begun.elapsed() > LEAVE {
+            return Err(Failure::Unreachable(format!("{} containers are still there after {LEAVE:?}", all.len())));
+        }
+        // Sandboxes last: the others share their namespaces.
+        let (sandboxes, containers): (Vec<Found>, Vec<Found>) = all.into_iter().partition(|found| found.is_sandbox);
+        for found in containers.into_iter().chain(sandboxes) {
+            driver.engine.remove(&format!("/containers/{}?force=1&v=1", found.id)).await?;
+            pods.insert(found.pod_uid);
+        }
+        tokio::time::sleep(AGAIN).await;
     }
-    pods.sort();
-    pods.dedup();
     for uid in pods {
         if let Err(why) = super::volumes::unmount(&driver.state, &uid) {
             tracing::warn!("files of pod {uid} are left behind: {why}");
