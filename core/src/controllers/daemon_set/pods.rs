@@ -72,7 +72,9 @@ impl<'a> Sync<'a> {
                 Fit::Runs | Fit::Stays => {
                     let alive = self.alive(node.name(), pods, &mut delete);
                     if self.surges() {
-                        if alive.is_empty() && *fit == Fit::Runs {
+                        // One that has failed is deleted first, after its back-off.
+                        let all_go = pods.iter().all(|p| p.meta.deletion_timestamp.is_some());
+                        if all_go && *fit == Fit::Runs {
                             create.push(node.name());
                         }
                         self.prune_surged(&alive, hash, &mut delete);

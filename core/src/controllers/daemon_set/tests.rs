@@ -160,6 +160,20 @@ fn failed_daemons_are_replaced_with_growing_patience() {
     assert_eq!(sorted(world.settle()), ["-n1"]);
 }
 
+/// Without the wait, a node that refuses its daemon gets one after the other (explored seed 11372; kubernetes#14528).
+#[test]
+fn a_failed_daemon_is_replaced_with_patience_by_a_surge_too() {
+    let mut world = running(json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}}));
+    world.phase("p1", "Failed", false);
+    world.settle();
+    world.reap();
+    world.settle();
+    world.phase("p4", "Failed", false);
+    assert_eq!(world.settle(), NOTHING);
+    world.now = world.now + std::time::Duration::from_secs(1);
+    assert_eq!(sorted(world.settle())[..], ["+n1", "-n1"]);
+}
+
 #[test]
 fn surplus_goes_and_so_does_what_waits_for_a_lost_node() {
     let mut world = running(json!({}));
