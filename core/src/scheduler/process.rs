@@ -245,6 +245,11 @@ impl SchedulerProcess {
         self.elector.as_ref().is_none_or(Elector::has_resigned)
     }
 
+    /// Whether the binding of a pod was sent before, and what came of that is unknown.
+    pub fn binds_again(&self, pod: &ObjectKey) -> bool {
+        self.binds.is_again(pod)
+    }
+
     /// Its views of pods and nodes, for observers.
     pub fn views(&self) -> [&View; 2] {
         [&self.pods, &self.nodes]

@@ -15,7 +15,8 @@ mod workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use skeg_core::api::Propagation;
+use serde_json::json;
+use skeg_core::api::{Patch, Propagation};
 use skeg_core::apiserver::DEFAULT_SERVICE_CIDR;
 use skeg_core::limits::MAX_ENDPOINTS_PER_SLICE;
 use skeg_core::object::{Milli, ObjectKey};
@@ -84,6 +85,11 @@ fn fill(scenario: &mut Scenario, rng: &mut Rng) {
     let key = ObjectKey::new(Kind::NAMESPACE, "", workload::FILLER);
     let delete = UserAction::Delete { key, cascade: Propagation::Background, grace_period: None };
     scenario.timeline.push(Step::at(scenario.duration, delete));
+    // As long as the map is there, so is its namespace.
+    let key = ObjectKey::new(Kind::CONFIG_MAP, workload::FILLER, workload::FILLER);
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    let later = scenario.duration + Duration::from_secs(30);
+    scenario.timeline.push(Step::at(later, UserAction::Patch { key, patch }));
 }
 
 /// For how many pods of workloads a node of a pool has CPU.

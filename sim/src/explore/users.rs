@@ -149,10 +149,10 @@ fn label(steps: &mut Steps<'_>, nodes: &[String]) {
     }
 }
 
-/// Changes the port of a workload's Service, and one time in two takes its node port away.
+/// Changes where the port of a workload's Service leads to, and one time in two takes its node port away.
 fn on_service(steps: &mut Steps<'_>, service: &Object, begin: Duration) {
     let at = steps.moment(begin, 0);
-    let mut spec = json!({"ports": [{"port": 81, "targetPort": "http"}]});
+    let mut spec = json!({"ports": [{"port": 80, "targetPort": 8080}]});
     if steps.rng.chance(1, 2) {
         spec["type"] = json!("ClusterIP");
     }

@@ -48,7 +48,7 @@ fn place(rng: &mut Rng, nodes: usize, workloads: &mut [Workload]) {
     let spec = &mut template(&mut object)["spec"];
     if labelled {
         spec["nodeSelector"] = json!({LABEL: "here"});
-    } else if apart && first != last && workloads[first].most + workloads[last].most + 4 <= nodes {
+    } else if apart && first != last && workloads[first].most.max(workloads[last].most) + 3 <= nodes {
         let other = json!({"matchLabels": {"app": workloads[last].key.name()}});
         let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": other});
         spec["affinity"] = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
@@ -151,8 +151,10 @@ fn stateful_set(rng: &mut Rng, set: &mut Value) {
     if !spec["volumeClaimTemplates"].is_array() {
         return;
     }
+    // Where it goes when the set shrinks, and comes back at once, a pod may be bound for the one before.
+    let goes = spec["persistentVolumeClaimRetentionPolicy"]["whenScaled"] == "Delete";
     let claim = &mut spec["volumeClaimTemplates"][0]["spec"];
-    if rng.chance(1, 3) {
+    if rng.chance(1, 3) && !goes {
         claim["storageClassName"] = json!(WAITING);
     }
     if rng.chance(1, 4) {

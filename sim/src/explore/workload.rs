@@ -351,9 +351,12 @@ pub fn loads(rng: &mut Rng, workloads: &[Workload], end: Duration) -> Vec<Load> 
     loads
 }
 
+/// What keeps the map of the filler from going, until somebody takes it away.
+pub const KEPT: &str = "explore.example.com/kept";
+
 /// A namespace, and in it pods without which the cluster would have room: this many, and everybody may take their
-/// place.
-pub fn filler(pods: usize) -> [Object; 2] {
+/// place; and a map that is kept.
+pub fn filler(pods: usize) -> [Object; 3] {
     let app = json!({"app": FILLER});
     let container =
         json!({"name": "main", "image": "explore/web:1", "resources": {"requests": {"cpu": format!("{SLOT}m")}}});
@@ -361,7 +364,9 @@ pub fn filler(pods: usize) -> [Object; 2] {
     let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": FILLER, "namespace": FILLER},
         "spec": {"replicas": pods, "selector": {"matchLabels": app}, "template": {"metadata": {"labels": app},
             "spec": {"priorityClassName": FILLER, "terminationGracePeriodSeconds": 5, "containers": [container]}}}});
-    [read(namespace), read(set)]
+    let kept = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": FILLER, "namespace": FILLER, "finalizers": [KEPT]}});
+    [read(namespace), read(set), read(kept)]
 }
 
 /// Draws a disruption budget that allows an eviction when all pods are healthy.

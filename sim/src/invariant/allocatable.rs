@@ -70,6 +70,15 @@ impl Allocatable {
         }
     }
 
+    /// Whether a node has room for one more pod.
+    pub fn has_room(&mut self, node: &str, pod: &Pod) -> bool {
+        let requests = self.requests.of(pod);
+        let usage = self.nodes.entry(node);
+        let mut after = usage.used.clone();
+        add(&mut after, &requests, 1);
+        after.iter().all(|(resource, n)| usage.allocatable.get(resource).is_some_and(|has| n <= has))
+    }
+
     fn bound(&mut self, at: f64, node: &Rc<str>, pod: &Pod, report: &mut Report) {
         let usage = self.nodes.entry(node);
         let before = usage.before.as_ref().filter(|(_, until)| at - until <= NODE_LAG);

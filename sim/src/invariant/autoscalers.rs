@@ -18,9 +18,14 @@ const USER: &str = "horizontal-pod-autoscaler";
 /// The default window, in seconds.
 const WINDOW: i32 = 300;
 
-/// To how many replicas, and when, each workload was scaled up.
+/// What autoscalers and others have done to the sizes of workloads.
 #[derive(Debug, Default)]
-pub(super) struct Autoscalers(BTreeMap<ObjectKey, Vec<(f64, i32)>>);
+pub(super) struct Autoscalers {
+    /// To how many replicas, and when, each was scaled up.
+    ups: BTreeMap<ObjectKey, Vec<(f64, i32)>>,
+    /// When somebody else has scaled it.
+    others: BTreeMap<ObjectKey, f64>,
+}
 
 /// The autoscaler of a workload.
 fn autoscaler(asked: &Asked<'_>, target: &ObjectKey) -> Option<autoscaling_v2::HorizontalPodAutoscalerSpec> {
@@ -48,8 +53,12 @@ impl Autoscalers {
     pub fn asked(&mut self, asked: &Asked<'_>, report: &mut Report) {
         let Call::SetScale { key, replicas, rv, .. } = &asked.request.call else { return };
         // Of a stale version it comes to nothing.
+        if *asked.request.user != *USER {
+            self.others.insert(key.clone(), asked.at);
+            return;
+        }
         let stored = asked.store.object(key).filter(|stored| stored.rv() == *rv);
-        let Some(now) = stored.and_then(size).filter(|_| *asked.request.user == *USER) else { return };
+        let Some(now) = stored.and_then(size) else { return };
         let Some(spec) = autoscaler(asked, key) else { return };
         let (least, most) = (spec.min_replicas.unwrap_or(1), spec.max_replicas);
         let mut broken = |what: String| report.broken(Invariant::AutoscalersKeepBounds, asked.at, what);
@@ -59,13 +68,16 @@ impl Autoscalers {
         if now == 0 && least > 0 {
             broken(format!("{key} is scaled to {replicas}, and somebody has scaled it to zero"));
         }
-        let ups = self.0.entry(key.clone()).or_default();
-        if *replicas > now {
-            ups.push((asked.at, *replicas));
-            return;
-        }
         let down = spec.behavior.and_then(|behavior| behavior.scale_down);
         let window = f64::from(down.and_then(|rules| rules.stabilization_window_seconds).unwrap_or(WINDOW));
+        let ups = self.ups.entry(key.clone()).or_default();
+        if *replicas > now {
+            // What undoes the scaling of somebody else may follow a recommendation from before that.
+            if self.others.get(key).is_none_or(|at| asked.at - at > window) {
+                ups.push((asked.at, *replicas));
+            }
+            return;
+        }
         ups.retain(|(at, _)| asked.at - at < window * (1.0 - DRIFT));
         // A user may have scaled it down since, and then scaled it somewhat up again.
         if let Some((at, up)) = ups.iter().find(|(_, up)| replicas < up && now >= *up && *up <= most) {

@@ -5,14 +5,19 @@
 //! is checked.
 //!
 //! `claims-stay-while-used`: a claim is removed only when no pod on a node uses it any more.
+//!
+//! `claims-at-rest`: at the end of a run, claims and volumes that are bound are bound to each other, by UID.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
-use skeg_core::object::{Kind, ObjectKey, Pod};
+use skeg_core::object::{Kind, Object, ObjectKey, Pod};
+use skeg_core::store::MemoryStore;
+use skeg_core::volume::text;
 
 use super::reading::place;
 use super::{Commit, Invariant, Report};
+use crate::converge::objects;
 
 /// The pods on nodes by the claims that they use.
 #[derive(Debug, Default)]
@@ -32,6 +37,24 @@ fn claims(pod: &Pod) -> impl Iterator<Item = ObjectKey> {
 fn is_for_one(commit: &Commit<'_>, claim: &ObjectKey) -> bool {
     let modes = |claim: &skeg_core::Object| claim.to_json()["spec"]["accessModes"] == json!(["ReadWriteOncePod"]);
     commit.store.object(claim).is_some_and(modes)
+}
+
+/// Returns a description of the first claim or volume that is bound to what is not there, or not to it, or `None`.
+pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
+    let is_bound = |object: &&Object| text(object, "/status/phase") == "Bound" && !object.is_deleting();
+    let claims = objects(store, Kind::PERSISTENT_VOLUME_CLAIM).filter(is_bound).find_map(|claim| {
+        let volume = ObjectKey::new(Kind::PERSISTENT_VOLUME, "", text(claim, "/spec/volumeName"));
+        let its = store.object(&volume).is_some_and(|volume| text(volume, "/spec/claimRef/uid") == claim.uid());
+        (!its).then(|| format!("{} is bound to {volume}, which is not bound to it", claim.key()))
+    });
+    claims.or_else(|| {
+        objects(store, Kind::PERSISTENT_VOLUME).filter(is_bound).find_map(|volume| {
+            let (namespace, name) = (text(volume, "/spec/claimRef/namespace"), text(volume, "/spec/claimRef/name"));
+            let claim = ObjectKey::new(Kind::PERSISTENT_VOLUME_CLAIM, namespace, name);
+            let its = store.object(&claim).is_some_and(|claim| claim.uid() == text(volume, "/spec/claimRef/uid"));
+            (!its).then(|| format!("{} is bound to {claim}, which is not there", volume.key()))
+        })
+    })
 }
 
 impl Claims {

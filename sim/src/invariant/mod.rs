@@ -53,6 +53,7 @@ mod surplus;
 mod tests;
 mod victims;
 mod views;
+mod waiting;
 mod zones;
 
 use std::collections::BTreeMap;
@@ -134,6 +135,8 @@ invariants! {
     EvictedInTime "evicted-in-time"
     /// The scheduler deletes pods only for the sake of a waiting pod of higher priority.
     VictimsAreLesser "victims-are-lesser"
+    /// The scheduler deletes no more pods than those that wait need room for.
+    VictimsAreNeeded "victims-are-needed"
     /// The readiness of a node is never declared unknown while its agent renews its lease, unless something disturbs
     /// the control plane; that of all nodes never.
     HeardNodesAreKnown "heard-nodes-are-known"
@@ -230,6 +233,8 @@ invariants! {
     /// At the end of a run, sets of pods and PodDisruptionBudgets count the pods that there are, and no more is kept of
     /// the past than history limits say.
     CountsAtRest "counts-at-rest"
+    /// At the end of a run, claims and volumes that are bound are bound to each other.
+    ClaimsAtRest "claims-at-rest"
     /// At the end of a run, nothing is left whose controller is gone.
     OrphansAtRest "orphans-at-rest"
     /// At the end of a run, a Deployment's conditions and revision are those of what there is.
@@ -362,6 +367,7 @@ pub struct Checkers {
     rollouts: rollouts::Rollouts,
     surplus: surplus::Surplus,
     victims: victims::Victims,
+    waiting: waiting::Waiting,
 }
 
 impl Checkers {
@@ -462,10 +468,15 @@ impl Checkers {
             Some(Object::Node(_)) => {
                 self.evictions.node(commit);
                 self.attachments.node(commit);
+                self.waiting.node(commit);
             }
-            Some(Object::Pod(_)) => self.attachments.pod(commit),
+            Some(Object::Pod(_)) => {
+                self.attachments.pod(commit);
+                self.waiting.pod(commit);
+            }
             _ => {}
         }
+        self.waiting.check(commit, self.silence.calm_since(), &mut self.allocatable, &mut self.report);
     }
 
     /// Checks a request as it arrives at an API server.
@@ -522,6 +533,7 @@ pub fn unsettled(world: &World) -> Option<(Invariant, String)> {
     let names = || names::at_rest(world).map(|what| (Invariant::NamesAtRest, what));
     let quotas = || quotas::at_rest(&world.store).map(|what| (Invariant::QuotasAtRest, what));
     let orphans = || owners::at_rest(&world.store).map(|what| (Invariant::OrphansAtRest, what));
-    let workloads = statuses.or_else(counts).or_else(conditions).or_else(orphans);
+    let claims = || claims::at_rest(&world.store).map(|what| (Invariant::ClaimsAtRest, what));
+    let workloads = statuses.or_else(counts).or_else(conditions).or_else(orphans).or_else(claims);
     workloads.or_else(endpoints).or_else(tables).or_else(names).or_else(quotas)
 }

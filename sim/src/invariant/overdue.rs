@@ -40,7 +40,8 @@ fn nomination(pod: &Pod) -> Option<&str> {
     pod.status.nominated_node_name.get().filter(|_| pod.spec.node.is_none() && is_active(pod))
 }
 
-fn is_sound(node: &Node) -> bool {
+/// Whether a node takes any pod.
+pub(super) fn is_sound(node: &Node) -> bool {
     let is_tainted = node.spec.taints.iter().flatten().next().is_some();
     is_node_ready(node) && !is_tainted && node.spec.unschedulable != Some(true)
 }

@@ -32,6 +32,8 @@ pub(super) struct Owners {
     orphaning: BTreeMap<String, Revision>,
     /// Those that somebody wants to be deleted with another propagation. The last one to be carried out counts.
     overruled: BTreeSet<String>,
+    /// When dependents have last changed owners.
+    adopted: BTreeMap<ObjectKey, f64>,
     /// Those that somebody wants to be deleted before their dependents.
     hurried: BTreeSet<String>,
     /// Those that wait, or have waited, for their dependents to be deleted.
@@ -60,30 +62,22 @@ pub(super) fn at_rest(store: &MemoryStore) -> Option<String> {
     )
 }
 
-/// A dependent that blocks the deletion of an owner and is not so new that a view may not show it.
-fn blocks(commit: &Commit<'_>, owner: &Object, lag: f64) -> Option<ObjectKey> {
-    let blocking = |child: &&Object| {
-        let mut owners = child.meta().owner_references.iter().flatten();
-        owners.any(|o| o.uid == owner.uid() && o.block_owner_deletion == Some(true))
-    };
-    let is_old = |child: &&Object| {
-        let created = child.meta().creation_timestamp.as_ref().map_or(0, |at| Wall::from_time(at).0 - EPOCH);
-        commit.at - created as f64 / 1e6 > lag
-    };
-    let all = DEPENDENTS.into_iter().flat_map(|kind| objects(commit.store, kind));
-    all.filter(blocking).find(is_old).map(Object::key)
-}
-
 impl Owners {
     /// Notes an owner's deletion, and checks that it has waited. A view may lag by `lag` seconds.
     pub fn committed(&mut self, commit: &Commit<'_>, lag: f64, report: &mut Report) {
         if let (Some(owner), None) = (commit.old, commit.new)
             && has_finalizer(owner, FOREGROUND)
             && !self.hurried.contains(owner.uid())
-            && let Some(child) = blocks(commit, owner, lag)
+            && let Some(child) = self.blocks(commit, owner, lag)
         {
             let what = format!("{} is gone, and {child} was to go first", owner.key());
             report.broken(Invariant::ForegroundWaits, commit.at, what);
+        }
+        if let (Some(old), Some(new)) = (commit.old, commit.new)
+            && DEPENDENTS.contains(&new.kind())
+            && old.meta().owner_references != new.meta().owner_references
+        {
+            self.adopted.insert(new.key(), commit.at);
         }
         let Some(new) = commit.new.filter(|new| new.is_deleting()) else { return };
         if has_finalizer(new, ORPHAN) {
@@ -95,6 +89,21 @@ impl Owners {
                 self.overruled.insert(new.uid().to_owned());
             }
         }
+    }
+
+    /// A dependent that blocks the deletion of an owner and is not so new that a view may not show it.
+    fn blocks(&self, commit: &Commit<'_>, owner: &Object, lag: f64) -> Option<ObjectKey> {
+        let blocking = |child: &&Object| {
+            let mut owners = child.meta().owner_references.iter().flatten();
+            owners.any(|o| o.uid == owner.uid() && o.block_owner_deletion == Some(true))
+        };
+        let is_old = |child: &&Object| {
+            let created = child.meta().creation_timestamp.as_ref().map_or(0, |at| Wall::from_time(at).0 - EPOCH);
+            let adopted = self.adopted.get(&child.key()).copied().unwrap_or(0.0);
+            commit.at - adopted.max(created as f64 / 1e6) > lag
+        };
+        let all = DEPENDENTS.into_iter().flat_map(|kind| objects(commit.store, kind));
+        all.filter(blocking).find(is_old).map(Object::key)
     }
 
     fn overrule(&mut self, asked: &Asked<'_>, key: &ObjectKey, options: &DeleteOptions) {

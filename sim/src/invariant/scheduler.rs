@@ -4,7 +4,8 @@
 //!
 //! `bound-as-seen`: the scheduler never binds a pod to a node that its own view shows as gone or, unless the pod's
 //! profile does not mind, as one that the pod may not run on (see `placement`). It decides and sends the binding in one
-//! step, so its view has not changed meanwhile. Pods with claims are not judged: their bindings wait for these.
+//! step, so its view has not changed meanwhile, unless it sends again what has an unknown outcome. Pods with claims are
+//! not judged: their bindings wait for these.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,10 @@ use crate::world::World;
 pub fn bound_blindly(scheduler: &SchedulerProcess, pod: &ObjectKey, node: &str) -> Option<String> {
     let [pods, nodes] = scheduler.views();
     let Some(Object::Pod(pod)) = pods.get(pod) else { return None };
+    // It may still be carried out, so it is not decided anew.
+    if scheduler.binds_again(&pod.key()) {
+        return None;
+    }
     let spec = &pod.spec;
     if has_claims(&spec.shared) || spec.shared.resource_claims.iter().flatten().next().is_some() {
         return None;

@@ -90,6 +90,11 @@ impl Binds {
         self.binds.get(pod)
     }
 
+    /// Whether a pod's bind is sent again, since what came of it before is unknown.
+    pub(super) fn is_again(&self, pod: &ObjectKey) -> bool {
+        self.binds.get(pod).is_some_and(|bind| bind.failures > 0)
+    }
+
     /// The pods, in order.
     pub(super) fn pods(&self) -> impl Iterator<Item = &ObjectKey> {
         self.binds.keys()

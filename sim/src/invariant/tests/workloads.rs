@@ -1,6 +1,7 @@
 //! Violations of what must hold of workloads, their limits, and what is left of them.
 
 use serde_json::{Value, json};
+use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Kind, Object, Text};
 use skeg_core::store::{Op, StoreKey};
 
@@ -111,6 +112,49 @@ pub(super) const PLANTED: &[(Invariant, fn(&mut World))] = &[
             let ready = status(pod).conditions.iter_mut().find(|c| c.type_ == Text::CONTAINERS_READY);
             ready.expect("they are ready").status = Text::FALSE;
         });
+    }),
+    (Invariant::VictimsAreNeeded, |w| {
+        w.stop("scheduler");
+        let spec = json!({"schedulerName": "nobody", "priority": 9, "containers": [{"name": "c", "image": "i"}]});
+        w.put(object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "urgent", "namespace": "default", "uid": "urgent"}, "spec": spec})));
+        let waiting = w.store.object(&key(Kind::POD, "waiting")).expect("it is there").clone();
+        for name in ["one", "two", "three", "four"] {
+            let victim = super::twin(&waiting, name);
+            w.put(victim.clone());
+            super::ask_to_delete(w, "system:kube-scheduler", &victim.key());
+        }
+    }),
+    (Invariant::ClaimsAtRest, |w| {
+        w.stop("controller-manager");
+        w.put(object(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "c", "namespace": "default", "uid": "new"}, "spec": {"volumeName": "v"},
+            "status": {"phase": "Bound"}})));
+        w.put(object(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+            "spec": {"claimRef": {"namespace": "default", "name": "c", "uid": "old"}},
+            "status": {"phase": "Bound"}})));
+    }),
+    // Room is made, and nobody places the pod that waits for it.
+    (Invariant::DoneInTime, |w| {
+        w.stop("scheduler");
+        w.stop("controller-manager");
+        let waits = json!({"containers": [{"name": "c", "image": "i"}]});
+        w.put(object(json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "waits", "namespace": "default", "uid": "waits"}, "spec": waits})));
+        let goes = StoreKey::Object(web_pod(w).key());
+        w.write(Op::Delete { key: goes }, false);
+        w.run_to(105);
+        w.put(object(json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "m", "namespace": "default"}})));
+    }),
+    // Whoever deletes it says five seconds, and it gets thirty.
+    (Invariant::GraceIsKept, |w| {
+        let pod = web_pod(w);
+        let options = DeleteOptions { grace_seconds: Some(5), dry_run: true, ..DeleteOptions::default() };
+        let call = skeg_core::api::Call::Delete { key: pod.key(), options };
+        w.ask(w.process("user"), "somebody", call);
+        w.run_to(61);
+        super::begin_to_delete(w, &pod);
     }),
     (Invariant::CountsAtRest, |w| {
         w.stop("controller-manager");
