@@ -1,8 +1,9 @@
 //! `fresh-reads`: a consistent read (a get or list without a resource version) never shows an older state than the one
 //! that was stored when the read arrived. `deposed-leaders-write-nothing`: a create, an update or a binding that is
-//! fenced with a leadership is carried out only while that leadership lasts.
+//! fenced with a leadership is carried out only while that leadership lasts. `updates-keep-others`: an update changes
+//! the version that it names, so that what others have written is not lost.
 //!
-//! Both compare a request, as it arrives at an API server, with its reply, as it leaves. Of fenced writes only those
+//! All compare a request, as it arrives at an API server, with its reply, as it leaves. Of fenced writes only those
 //! are checked that commit something if they are carried out. Not checked in runs without faults, where no read is
 //! late and no leader is deposed.
 
@@ -23,9 +24,13 @@ enum Asked {
     List(Revision),
     /// A write of a leader.
     Fenced(Fence, String),
-    /// An update of a leader, and the version that it changes: if the reply has the same, nothing was committed.
-    FencedUpdate(Fence, String, Revision),
+    /// An update, the leadership of its writer, if it has one, and the version that it changes: if the reply has the
+    /// same, nothing was committed.
+    Update(ObjectKey, Option<Fence>, String, Revision),
 }
+
+/// Of how many changes it is remembered which version they changed.
+const BASES: usize = 4096;
 
 /// Whether a create or binding commits something if it is carried out. A pod that is on its node already is bound by
 /// saying so.
@@ -40,9 +45,23 @@ pub struct Exchanges {
     asked: BTreeMap<(u64, ReqId), Asked>,
     /// For each election's Lease, the revisions at which leaderships began.
     terms: BTreeMap<ObjectKey, Vec<Revision>>,
+    /// Which version of an object the change at a revision changed.
+    bases: BTreeMap<(Revision, ObjectKey), Revision>,
 }
 
 impl Exchanges {
+    /// Notes what a change has changed.
+    pub fn changed(&mut self, change: &StoreEvent) {
+        if let (StoreKey::Object(key), Some(before)) = (change.key(), &change.previous)
+            && let Some(before) = before.value.object()
+        {
+            self.bases.insert((change.revision, key.clone()), before.rv());
+            if self.bases.len() > BASES {
+                self.bases.pop_first();
+            }
+        }
+    }
+
     /// Notes the beginning of a leadership.
     pub fn committed(&mut self, change: &StoreEvent) {
         if let StoreKey::Fence(lease) = change.key()
@@ -65,8 +84,8 @@ impl Exchanges {
             (call @ (Call::Create { .. } | Call::Bind { .. }), Some(fence)) if commits(store, call) => {
                 Asked::Fenced(fence.clone(), request.user.to_string())
             }
-            (Call::Update { object, .. }, Some(fence)) if object.rv() > Revision(0) && !request.call.is_dry_run() => {
-                Asked::FencedUpdate(fence.clone(), request.user.to_string(), object.rv())
+            (Call::Update { object, .. }, fence) if object.rv() > Revision(0) && !request.call.is_dry_run() => {
+                Asked::Update(object.key(), fence.clone(), request.user.to_string(), object.rv())
             }
             _ => return,
         };
@@ -96,10 +115,16 @@ impl Exchanges {
                 self.judge(at, &fence, &user, object.rv(), report);
             }
             (Asked::Fenced(fence, user), Response::Done { rv }) => self.judge(at, &fence, &user, *rv, report),
-            (Asked::FencedUpdate(fence, user, was), Response::Object(object)) if object.rv() != was => {
-                self.judge(at, &fence, &user, object.rv(), report);
+            (Asked::Update(key, fence, user, was), Response::Object(object)) if object.rv() != was => {
+                if let Some(fence) = fence {
+                    self.judge(at, &fence, &user, object.rv(), report);
+                }
+                if let Some(base) = self.bases.get(&(object.rv(), key.clone())).filter(|base| **base != was) {
+                    let what = format!("{user} updates {key} as it was at {was:?}, and it was changed at {base:?}");
+                    report.broken(Invariant::UpdatesKeepOthers, at, what);
+                }
             }
-            (Asked::Get(..) | Asked::List(_) | Asked::Fenced(..) | Asked::FencedUpdate(..), _) => {}
+            (Asked::Get(..) | Asked::List(_) | Asked::Fenced(..) | Asked::Update(..), _) => {}
         }
     }
 

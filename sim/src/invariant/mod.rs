@@ -156,6 +156,8 @@ invariants! {
     /// Updates of controllers and agents name the version that they change; their deletions name the object's UID, and
     /// those of the garbage collector its version.
     WritesAreGuarded "writes-are-guarded"
+    /// An update changes the version that it names.
+    UpdatesKeepOthers "updates-keep-others"
     /// A consistent read never shows an older state than the one that was stored when it arrived.
     FreshReads "fresh-reads"
     /// The garbage collector never deletes an object that has a living owner.

@@ -564,6 +564,7 @@ impl World {
             self.checkers.commit(&commit);
             if !self.calm {
                 self.checkers.disturbed(&commit);
+                self.checkers.exchanges.changed(change);
             }
         }
         if self.trace.wanted {

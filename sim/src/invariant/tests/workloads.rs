@@ -1,7 +1,10 @@
 //! Violations of what must hold of workloads, their limits, and what is left of them.
 
+use std::rc::Rc;
+
 use serde_json::{Value, json};
-use skeg_core::api::DeleteOptions;
+use skeg_core::agent::ContainerSpec;
+use skeg_core::api::{Call, DeleteOptions, Response, Subresource};
 use skeg_core::object::{Kind, Object, Text};
 use skeg_core::store::{Op, StoreKey};
 
@@ -125,6 +128,23 @@ pub(super) const PLANTED: &[(Invariant, fn(&mut World))] = &[
             super::ask_to_delete(w, "system:kube-scheduler", &victim.key());
         }
     }),
+    // Somebody else has changed it, and its update is said to have succeeded.
+    (Invariant::UpdatesKeepOthers, |w| {
+        let mut quota = w.store.object(&key(Kind::RESOURCE_QUOTA, "quota")).expect("it is there").clone();
+        let update =
+            Call::Update { object: quota.clone(), subresource: Subresource::None, options: Default::default() };
+        w.tamper(&quota.key(), |quota| quota.meta_mut().labels = Some([("a".to_owned(), "b".to_owned())].into()));
+        w.tamper(&quota.key(), |quota| quota.meta_mut().labels = None);
+        quota = w.store.object(&quota.key()).expect("it is there").clone();
+        let user = w.process("user");
+        w.ask(user, "somebody", update);
+        w.answer_first(user, Response::Object(quota));
+    }),
+    // A pod of the same name, which is not the same.
+    (Invariant::OneContainer, |w| {
+        let (n, spec) = super::container_of(w, &web_pod(w));
+        w.start_another(n, &Rc::new(ContainerSpec { pod_uid: Rc::from("another"), ..spec }));
+    }),
     (Invariant::ClaimsAtRest, |w| {
         w.stop("controller-manager");
         w.put(object(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -151,7 +171,7 @@ pub(super) const PLANTED: &[(Invariant, fn(&mut World))] = &[
     (Invariant::GraceIsKept, |w| {
         let pod = web_pod(w);
         let options = DeleteOptions { grace_seconds: Some(5), dry_run: true, ..DeleteOptions::default() };
-        let call = skeg_core::api::Call::Delete { key: pod.key(), options };
+        let call = Call::Delete { key: pod.key(), options };
         w.ask(w.process("user"), "somebody", call);
         w.run_to(61);
         super::begin_to_delete(w, &pod);
