@@ -585,11 +585,6 @@ impl NodeRuntime {
         self.containers.iter().map(|(id, c)| (id, &c.spec, &c.state))
     }
 
-    /// `namespace/name` of the pod of a container; `None` if its sandbox is gone.
-    pub fn pod_of(&self, spec: &ContainerSpec) -> Option<&str> {
-        self.sandboxes.get(&spec.sandbox).map(|sandbox| &*sandbox.pod)
-    }
-
     /// The newest run of a pod's container: its id, what it was made from and its state.
     pub fn find(&self, pod_uid: &str, name: &str) -> Option<(&ContainerId, &ContainerSpec, &ContainerState)> {
         let runs = self.containers.iter().filter(|(_, c)| *c.spec.pod_uid == *pod_uid && *c.spec.name == *name);

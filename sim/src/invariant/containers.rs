@@ -1,7 +1,6 @@
-//! `one-container`: there are never two running containers with the same pod and name, nor containers of two pods of
-//! the same name on a node. `never-restarts`: a container whose restart policy is `Never` is started only once, unless
-//! it has restart rules of its own. `inits-come-first`: no container starts before the init containers before it have
-//! completed, or, if they are sidecars, have been started.
+//! `one-container`: there are never two running containers with the same pod and name. `never-restarts`: a container
+//! whose restart policy is `Never` is started only once, unless it has restart rules of its own. `inits-come-first`: no
+//! container starts before the init containers before it have completed, or, if they are sidecars, have been started.
 //!
 //! `restarts-back-off`: a container that has been restarted, and ended once more, is not restarted at once.
 //!
@@ -108,14 +107,6 @@ impl Containers {
             let (uid, name) = (&spec.pod_uid, &spec.name);
             let what =
                 format!("{}: {} and {} are both container {name} of pod {uid}, and run", node.name, twin.0, id.0);
-            report.broken(Invariant::OneContainer, at, what);
-        }
-        let pod = node.runtime.pod_of(spec);
-        let older = node.runtime.containers().find(|(_, other, state)| {
-            other.pod_uid != spec.pod_uid && runs(state) && node.runtime.pod_of(other) == pod
-        });
-        if let Some((older, ..)) = older.filter(|_| pod.is_some()) {
-            let what = format!("{}: {} starts while {} of another pod {pod:?} runs", node.name, id.0, older.0);
             report.broken(Invariant::OneContainer, at, what);
         }
         if let Some(early) = missing_init(node, spec) {

@@ -1,9 +1,6 @@
 //! Violations of what must hold of workloads, their limits, and what is left of them.
 
-use std::rc::Rc;
-
 use serde_json::{Value, json};
-use skeg_core::agent::ContainerSpec;
 use skeg_core::api::{Call, DeleteOptions, Response, Subresource};
 use skeg_core::object::{Kind, Object, Text};
 use skeg_core::store::{Op, StoreKey};
@@ -139,11 +136,6 @@ pub(super) const PLANTED: &[(Invariant, fn(&mut World))] = &[
         let user = w.process("user");
         w.ask(user, "somebody", update);
         w.answer_first(user, Response::Object(quota));
-    }),
-    // A pod of the same name, which is not the same.
-    (Invariant::OneContainer, |w| {
-        let (n, spec) = super::container_of(w, &web_pod(w));
-        w.start_another(n, &Rc::new(ContainerSpec { pod_uid: Rc::from("another"), ..spec }));
     }),
     (Invariant::ClaimsAtRest, |w| {
         w.stop("controller-manager");
