@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1 as core_v1;
 use skeg_core::object::{IntOrString, Kind, Node, Object, ObjectKey, Pod, Selector, controller_of, scaled};
 use skeg_core::store::MemoryStore;
 
@@ -81,12 +82,7 @@ fn miscounts_nodes(store: &MemoryStore, object: &Object) -> Option<String> {
     let Object::DaemonSet(set) = object else { return None };
     let spec = object.pod_spec()?;
     let chosen = spec.node_selector.clone().unwrap_or_default();
-    let nodes = || {
-        objects(store, Kind::NODE).filter_map(|node| match node {
-            Object::Node(node) => Some(node),
-            _ => None,
-        })
-    };
+    let nodes = || objects(store, Kind::NODE).filter_map(Object::get::<core_v1::Node>);
     if object.is_deleting() || spec.affinity.is_some() || nodes().any(is_tainted) {
         return None;
     }
@@ -95,7 +91,6 @@ fn miscounts_nodes(store: &MemoryStore, object: &Object) -> Option<String> {
     };
     let there = nodes().filter(|node| chosen.iter().all(|label| has(node, label))).count() as i32;
     let wanted = set.status.desired_number_scheduled;
-
     (wanted != there).then(|| format!("{}: it wants {wanted} pods, and {there} nodes are for them", object.key()))
 }
 

@@ -36,7 +36,8 @@ enum Promise {
 #[derive(Debug, Default)]
 pub(super) struct Overdue(BinaryHeap<Reverse<(u64, u64, Promise)>>);
 
-fn nomination(pod: &Pod) -> Option<&str> {
+/// The node for which a pod that waits is nominated.
+pub(super) fn nomination(pod: &Pod) -> Option<&str> {
     pod.status.nominated_node_name.get().filter(|_| pod.spec.node.is_none() && is_active(pod))
 }
 

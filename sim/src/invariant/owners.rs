@@ -11,6 +11,7 @@
 //! `orphans-at-rest`: at the end of a run, nothing is left whose controller is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use skeg_core::Wall;
 use skeg_core::api::{DeleteOptions, Propagation};
@@ -75,6 +76,7 @@ impl Owners {
         }
         if let (Some(old), Some(new)) = (commit.old, commit.new)
             && DEPENDENTS.contains(&new.kind())
+            && !Rc::ptr_eq(old.meta(), new.meta())
             && old.meta().owner_references != new.meta().owner_references
         {
             self.adopted.insert(new.key(), commit.at);

@@ -41,6 +41,11 @@ pub fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.meta.deletion_timestamp.is_none()
 }
 
+/// Whether a container of it takes a port of its node.
+pub fn has_host_port(pod: &Pod) -> bool {
+    pod.spec.containers.iter().flat_map(|c| c.ports.iter().flatten()).any(|port| port.host_port.is_some())
+}
+
 /// The node whose resources it occupies; `None` if it occupies none.
 pub fn place(pod: &Pod) -> Option<&Rc<str>> {
     pod.spec.node.as_ref().filter(|_| !is_terminal(pod))

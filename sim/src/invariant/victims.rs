@@ -1,5 +1,5 @@
-//! `victims-are-lesser`: the scheduler deletes a pod only for the sake of a waiting pod of higher priority
-//! that may preempt.
+//! `victims-are-lesser`: the scheduler deletes a pod only for the sake of a waiting pod of higher priority that may
+//! preempt.
 //!
 //! `victims-are-needed`: where every victim makes room for any pod that waits, it deletes no more pods than were
 //! nominated for nodes, or wait, and a few more: the room may be taken by others.
@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use k8s_openapi::api::core::v1::Container;
 use skeg_core::api::DeleteOptions;
 use skeg_core::object::{Milli, Object, ObjectKey, Pod};
+use skeg_core::volume::has_claims;
 
 use super::binding::VIEW_LAG;
-use super::reading::{SCHEDULER, is_terminal};
+use super::overdue::nomination;
+use super::reading::{SCHEDULER, has_host_port, is_terminal};
 use super::{Asked, Commit, Invariant, Report};
 
 /// How many more pods may be deleted than are needed.
@@ -40,10 +42,9 @@ pub(super) struct Victims {
 /// What a pod asks for of CPU, if that is all by which it can be kept from a node.
 fn cpu(pod: &Pod) -> Option<i128> {
     let spec = &pod.spec;
-    let has_port = spec.containers.iter().flat_map(|c| c.ports.iter().flatten()).any(|port| port.host_port.is_some());
-    let claims = spec.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
-    let has_rules = spec.affinity.is_some() || spec.topology_spread_constraints.is_some() || claims;
-    let is_plain = !has_port && !has_rules && spec.init_containers.is_none() && spec.resource_claims.is_none();
+    let has_rules = spec.affinity.is_some() || spec.topology_spread_constraints.is_some() || has_claims(&spec.shared);
+    let is_plain =
+        !has_host_port(pod) && !has_rules && spec.init_containers.is_none() && spec.resource_claims.is_none();
     let of = |c: &Container| c.resources.as_ref()?.requests.as_ref()?.get("cpu").map(|cpu| Milli::of(cpu).0);
     is_plain.then(|| spec.containers.iter().map(|c| of(c).unwrap_or(0)).sum())
 }
@@ -64,9 +65,8 @@ impl Victims {
             if !old.is_some_and(waits) {
                 self.waiting.insert(new.key(), Waiter { priority: priority(new), cpu: cpu(new) });
             }
-            let nominated = |pod: &Pod| pod.status.nominated_node_name.get().map(str::to_owned);
-            let node = nominated(new);
-            self.nominations += usize::from(node.is_some() && node != old.and_then(nominated));
+            let node = nomination(new);
+            self.nominations += usize::from(node.is_some() && node != old.and_then(nomination));
         } else if let Some(old) = old.filter(|old| waits(old)) {
             self.waiting.remove(&old.key());
             self.lately.push_back((commit.at, Waiter { priority: priority(old), cpu: cpu(old) }));

@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use skeg_core::object::{Kind, Node, Object, ObjectKey, Pod};
+use skeg_core::volume::has_claims;
 
 use super::allocatable::Allocatable;
-use super::overdue::is_sound;
-use super::reading::{is_active, place};
+use super::overdue::{is_sound, nomination};
+use super::reading::{has_host_port, is_active, place};
 use super::{Commit, Invariant, Report};
 use crate::converge::objects;
 
@@ -38,12 +40,14 @@ pub(super) struct Waiting {
 fn may_run_anywhere(pod: &Pod) -> bool {
     let spec = &pod.spec;
     let is_hard = spec.topology_spread_constraints.iter().flatten().any(|c| c.when_unsatisfiable == "DoNotSchedule");
-    let has_port = spec.containers.iter().flat_map(|c| c.ports.iter().flatten()).any(|port| port.host_port.is_some());
-    let claims = spec.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
-    let is_bound_by_rules = spec.node_selector.is_some() || spec.affinity.is_some() || is_hard || has_port || claims;
+    let is_bound_by_rules = spec.node_selector.is_some() || spec.affinity.is_some() || is_hard || has_host_port(pod);
     let default = spec.scheduler_name.as_deref().is_none_or(|name| name == "default-scheduler");
     let is_held = spec.scheduling_gates.iter().flatten().next().is_some() || spec.scheduling_group.is_some();
-    default && !is_held && !is_bound_by_rules && spec.resource_claims.iter().flatten().next().is_none()
+    default
+        && !is_held
+        && !is_bound_by_rules
+        && !has_claims(&spec.shared)
+        && spec.resource_claims.iter().flatten().next().is_none()
 }
 
 fn waits(pod: &Pod) -> bool {
@@ -53,11 +57,13 @@ fn waits(pod: &Pod) -> bool {
 impl Waiting {
     /// Notes that a node has changed.
     pub fn node(&mut self, commit: &Commit<'_>) {
-        let sound = |object: Option<&Object>| match object {
-            Some(Object::Node(node)) => Some((is_sound(node), node.status.allocatable.clone())),
-            _ => None,
-        };
-        if sound(commit.old) != sound(commit.new)
+        fn offer(object: Option<&Object>) -> Option<(bool, &Option<BTreeMap<String, Quantity>>)> {
+            match object {
+                Some(Object::Node(node)) => Some((is_sound(node), &node.status.allocatable)),
+                _ => None,
+            }
+        }
+        if offer(commit.old) != offer(commit.new)
             && let Some(node) = commit.new.or(commit.old)
         {
             self.changed.insert(node.name().to_owned(), commit.at);
@@ -104,7 +110,7 @@ impl Waiting {
                 _ => None,
             };
             let others = objects(commit.store, Kind::POD).any(|object| match object {
-                Object::Pod(other) => other.status.nominated_node_name.get() == Some(&chance.node) && waits(other),
+                Object::Pod(other) => nomination(other) == Some(&chance.node),
                 _ => false,
             });
             if node.is_some_and(is_sound) && !others && allocatable.has_room(&chance.node, pod) {

@@ -131,7 +131,7 @@ pub async fn remove_all(driver: &Driver) -> Result<(), Failure> {
             break;
         }
         if begun.elapsed() > LEAVE {
-            return Err(Failure::Unreachable(format!("{} containers are still there after {LEAVE:?}", all.len())));
+            return Err(Failure::Refused(409, format!("{} containers are still there after {LEAVE:?}", all.len())));
         }
         // Sandboxes last: the others share their namespaces.
         let (sandboxes, containers): (Vec<Found>, Vec<Found>) = all.into_iter().partition(|found| found.is_sandbox);
