@@ -43,6 +43,25 @@ struct Waits {
     message: Text,
 }
 
+/// A condition that is true; it keeps the time of the one before, if there was one.
+fn condition(
+    type_: &str,
+    (reason, message): (Text, Text),
+    old: Option<&PodCondition>,
+    generation: Option<i64>,
+    now: Stamp,
+) -> PodCondition {
+    PodCondition {
+        type_: Text::from(type_),
+        status: Text::TRUE,
+        reason,
+        message,
+        observed_generation: generation,
+        last_transition_time: old.map_or(Stamp::NONE, |c| c.last_transition_time).or(now),
+        last_probe_time: Stamp::NONE,
+    }
+}
+
 impl Resized {
     /// What a pod's status says of it; `None` if its containers have had the same resources all the time.
     pub(super) fn told(pod: &Pod) -> Option<Box<Resized>> {
@@ -85,15 +104,7 @@ impl Resized {
         now: Stamp,
     ) -> Option<PodCondition> {
         let waits = self.waits.as_ref()?;
-        Some(PodCondition {
-            type_: Text::from(PENDING),
-            status: Text::TRUE,
-            reason: waits.reason.clone(),
-            message: waits.message.clone(),
-            observed_generation: generation,
-            last_transition_time: old.map_or(Stamp::NONE, |c| c.last_transition_time).or(now),
-            last_probe_time: Stamp::NONE,
-        })
+        Some(condition(PENDING, (waits.reason.clone(), waits.message.clone()), old, generation, now))
     }
 }
 
@@ -109,15 +120,7 @@ impl Resized {
             return None;
         }
         let (reason, message) = self.failed.as_ref().map_or(("", ""), |(why, _)| ("Error", why.as_str()));
-        Some(PodCondition {
-            type_: Text::from(IN_PROGRESS),
-            status: Text::TRUE,
-            reason: Text::from(reason),
-            message: Text::from(message),
-            observed_generation: generation,
-            last_transition_time: old.map_or(Stamp::NONE, |c| c.last_transition_time).or(now),
-            last_probe_time: Stamp::NONE,
-        })
+        Some(condition(IN_PROGRESS, (Text::from(reason), Text::from(message)), old, generation, now))
     }
 }
 

@@ -31,6 +31,19 @@ impl Cluster {
     }
 
     /// The group's condition: status, reason and message.
+    /// A gang of two, one of which has a claim that waits for a volume.
+    fn gang_with_claim(&mut self) {
+        self.create(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "late"},
+            "provisioner": "disk", "volumeBindingMode": "WaitForFirstConsumer"}));
+        self.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}}}));
+        self.gang("g", 2);
+        self.member("x", "g", Some("data"));
+        self.member("y", "g", None);
+    }
+
     fn condition(&self, group: &str) -> Option<(String, String, String)> {
         let key = ObjectKey::new(Kind::POD_GROUP, "default", group);
         let object = self.object(&key)?.to_json();
@@ -99,15 +112,7 @@ fn none_is_bound_before_the_claims_of_all_are_and_none_if_they_never_are() {
     let mut c = cluster(3);
     c.node("n", "4");
     c.start("a", true);
-    c.create(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "late"},
-        "provisioner": "disk", "volumeBindingMode": "WaitForFirstConsumer"}));
-    c.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "data", "namespace": "default"},
-        "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}}}}));
-    c.gang("g", 2);
-    c.member("x", "g", Some("data"));
-    c.member("y", "g", None);
+    c.gang_with_claim();
     c.run(limits::GANG_TIMEOUT - Duration::from_secs(5));
     // Nobody makes a volume.
     assert_eq!((c.bound(), c.events("FailedScheduling").len()), (0, 0));
@@ -132,15 +137,7 @@ fn a_pod_that_goes_while_a_gang_waits_has_the_others_tried_again() {
     let mut c = cluster(4);
     c.node("n", "4");
     c.start("a", true);
-    c.create(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "late"},
-        "provisioner": "disk", "volumeBindingMode": "WaitForFirstConsumer"}));
-    c.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "data", "namespace": "default"},
-        "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}}}}));
-    c.gang("g", 2);
-    c.member("x", "g", Some("data"));
-    c.member("y", "g", None);
+    c.gang_with_claim();
     c.run(Duration::from_secs(20));
     c.delete("x");
     c.run(Duration::from_secs(20));
